@@ -1,0 +1,19 @@
+"""The Django application."""
+
+from __future__ import annotations
+
+from django.apps import AppConfig
+from django.core.checks import register
+
+
+class DjangoPglbConfig(AppConfig):
+    name = "django_pglb"
+    verbose_name = "PostgreSQL load balancing"
+
+    def ready(self) -> None:
+        """Register the checks and listen to Django. Imported here, since models and settings are complete only now."""
+        from . import checks, receivers
+
+        # Under a tag of its own, and not under `database`: they open no connection, so they run with every `check`.
+        register(checks.check, checks.TAG)
+        receivers.connect()

@@ -1,0 +1,269 @@
+"""What the engines add to Django's PostgreSQL backend: who served, what was written, and how far a replica is.
+
+On an alias that belongs to no cluster, and with `PGLB_ENABLED = False`, the engine is Django's own.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import random
+import time
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import psycopg
+from django.db import DatabaseError
+from django.db.backends.base.base import NO_DB_ALIAS
+from psycopg.pq import TransactionStatus
+
+from .. import pointers
+from ..conf import get_config
+from ..core.lsn import Pointer, normalise, parse_lsn
+from ..health.clock import now
+from .creation import MIRROR_OF, MirrorAwareCreation
+from .cursor import RoutedCursor
+from .proof import shown_position
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from django.db.backends.postgresql.base import DatabaseWrapper
+    from django.db.backends.utils import CursorWrapper
+
+    from ..core.config import ClusterConfig, ReplicaConfig
+    from ..core.routing_session import RoutingSession
+
+    class Base(DatabaseWrapper):
+        """What the mixin stands on, with the private methods that the stubs leave out."""
+
+        isolation_level: psycopg.IsolationLevel
+
+        def _cursor(self, name: str | None = None) -> Any: ...
+        def _commit(self) -> None: ...
+
+else:
+    Base = object
+
+# A host that accepts and never answers must not hold a request for the minutes that operating systems allow.
+# Keepalives notice it while we wait for an answer, tcp_user_timeout while we send; psycopg raises connect_timeout to 2 s at least.
+REPLICA_DEFAULTS = {
+    "connect_timeout": 2,
+    "keepalives": 1,
+    "keepalives_idle": 2,
+    "keepalives_interval": 1,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 3000,
+}
+READ_ONLY = "default_transaction_read_only"
+
+# The insert position after a commit, not the written or flushed one: those miss rows committed with synchronous_commit = off.
+# https://www.postgresql.org/docs/current/functions-admin.html#FUNCTIONS-ADMIN-BACKUP
+CAPTURE = (
+    "SELECT pg_current_wal_insert_lsn(), pg_walfile_name(pg_current_wal_insert_lsn()),"
+    " current_setting('wal_block_size')::int, pg_size_bytes(current_setting('wal_segment_size'))"
+)
+
+_serials = itertools.count(1)
+
+
+class LoadBalancedMixin(Base):
+    """Mix into a `DatabaseWrapper` of Django's PostgreSQL backend, before it."""
+
+    pglb_capable = True
+    """What the system checks look for on an engine."""
+    pglb_serial = 0
+    """The number of the connection that is open, unique in this process: proofs of a position hold for one connection."""
+    pglb_opened_at = 0.0
+    """When that connection was opened, by the checker's clock."""
+    pglb_shares_messages = True
+    """Whether the proof and the read may travel in one message: not where the server's default isolation makes them share a snapshot."""
+
+    _pglb_is_connecting = False
+
+    creation_class = MirrorAwareCreation
+
+    # --- What this alias is ---
+
+    def pglb_cluster(self) -> ClusterConfig | None:
+        """Return the cluster that this alias belongs to."""
+        if self.alias == NO_DB_ALIAS:
+            return None
+        config = get_config()
+        return config.clusters.get(config.primary_of.get(self.alias, ""))
+
+    def pglb_replica(self) -> ReplicaConfig | None:
+        """Return this alias' entry in `REPLICAS`."""
+        return None if self.alias == NO_DB_ALIAS else get_config().replicas.get(self.alias)
+
+    @property
+    def pglb_mirror_of(self) -> str | None:
+        """The primary that a test runner has made this alias a mirror of."""
+        mirror_of: str | None = self.settings_dict["TEST"].get(MIRROR_OF)
+        return mirror_of
+
+    @property
+    def pglb_is_forbidden(self) -> bool:
+        """Whether the running test case forbids this alias: Django then puts a failure that wraps `connect` in its place."""
+        return hasattr(vars(self).get("connect"), "wrapped")
+
+    @property
+    def pglb_is_lost(self) -> bool:
+        """Whether no connection is open: none was made, or it broke."""
+        return self.connection is None or self.connection.closed
+
+    # --- Connecting ---
+
+    def get_connection_params(self) -> dict[str, Any]:
+        params: dict[str, Any] = super().get_connection_params()
+        replica = self.pglb_replica()
+        if replica is None or self.pglb_mirror_of is not None:
+            return params
+        params = {**REPLICA_DEFAULTS, **params}
+        if not replica.pooled:
+            params["options"] = _with_read_only(params.get("options") or os.environ.get("PGOPTIONS", ""))
+        return params
+
+    def get_new_connection(self, conn_params: dict[str, Any]) -> Any:
+        connection = self._pglb_connect(conn_params)
+        self.pglb_serial = next(_serials)
+        self.pglb_opened_at = now()
+        self.pglb_shares_messages = self.isolation_level == psycopg.IsolationLevel.READ_COMMITTED
+        return connection
+
+    def _pglb_connect(self, conn_params: dict[str, Any]) -> Any:
+        cluster = self.pglb_cluster()
+        attempts = cluster.primary_attempts if cluster is not None and cluster.primary == self.alias else 1
+        for attempt in itertools.count(1):
+            try:
+                return super().get_new_connection(conn_params)
+            except psycopg.OperationalError:
+                if cluster is None or attempt >= attempts:
+                    raise
+                # Full jitter: the workers of a site must not come back to a restarting primary all at once.
+                time.sleep(random.uniform(0.5, 1) * cluster.primary_backoff * 2 ** (attempt - 1))
+        raise AssertionError("unreachable")
+
+    @contextmanager
+    def temporary_connection(self) -> Iterator[CursorWrapper]:
+        # Callers read attributes of the connection inside, so a lazy cursor must connect.
+        must_close = self.connection is None
+        try:
+            self.ensure_connection()
+            with self.cursor() as cursor:
+                yield cursor
+        finally:
+            if must_close:
+                self.close()
+
+    # --- Cursors ---
+
+    def connect(self) -> None:
+        # What sets the connection up, Django itself or a handler of `connection_created`, means this very connection.
+        self._pglb_is_connecting = True
+        try:
+            super().connect()
+        finally:
+            self._pglb_is_connecting = False
+
+    def _cursor(self, name: str | None = None) -> Any:
+        if self._pglb_is_connecting or self.pglb_cluster() is None:
+            return super()._cursor(name)
+        if self.pglb_replica() is None:
+            plain = self.pglb_open_cursor(name)
+            return RoutedCursor(plain, self, name)
+        # Where a statement of a replica runs is decided when it is known; until then nothing is opened.
+        self.validate_thread_sharing()
+        return RoutedCursor(None, self, name)
+
+    def pglb_open_cursor(self, name: str | None = None) -> Any:
+        """Return a raw cursor on this alias' connection, connecting if need be."""
+        wrapped = super()._cursor(name)
+        return wrapped.cursor
+
+    # --- Transactions ---
+
+    def pglb_in_transaction(self, routing: RoutingSession) -> bool:
+        """Say whether a read must see what a transaction on this connection has done. Never connects.
+
+        The block that `ATOMIC_REQUESTS` puts around a view does not count until a statement has run in it.
+        """
+        if self.connection is None:
+            return self.in_atomic_block
+        if not (self.in_atomic_block or not self.autocommit):
+            return False
+        is_views_own = self.alias in routing.view_atomic and routing.safe_method and len(self.atomic_blocks) == 1
+        return not (is_views_own and self.connection.info.transaction_status == TransactionStatus.IDLE)
+
+    def _commit(self) -> None:
+        try:
+            super()._commit()
+        except Exception:
+            if self.pglb_is_lost:
+                self.pglb_note_unknown_outcome()
+            raise
+
+    def _savepoint(self, sid: str) -> None:
+        self._pglb_control(self.ops.savepoint_create_sql(sid))
+
+    def _savepoint_rollback(self, sid: str) -> None:
+        self._pglb_control(self.ops.savepoint_rollback_sql(sid))
+
+    def _savepoint_commit(self, sid: str) -> None:
+        self._pglb_control(self.ops.savepoint_commit_sql(sid))
+
+    def _pglb_control(self, sql: str) -> None:
+        """Run a statement that steers a transaction and writes nothing."""
+        with super()._cursor() as cursor:
+            cursor.execute(sql)
+
+    def pglb_note_unknown_outcome(self) -> None:
+        """Note that a write was sent to this primary and its answer never came."""
+        cluster = self.pglb_cluster()
+        if cluster is not None and cluster.primary == self.alias:
+            pointers.note_write(self.alias, outcome_unknown=True)
+
+    # --- Positions ---
+
+    def pglb_replayed_lsn(self) -> int:
+        """Return the position that this replica has replayed, as a proof for this connection; -1 if it shows none.
+
+        One round trip; connects if need be. Raises Django's database errors.
+        """
+        self.ensure_connection()
+        with self.wrap_database_errors:
+            return shown_position(self.connection)
+
+    def pglb_capture_pointer(self) -> Pointer | None:
+        """Return where the primary's WAL ends now, normalised; None inside a transaction, where that proves nothing.
+
+        Call it after a commit has returned. One round trip; connects if need be. Raises Django's database errors.
+        """
+        if self.in_atomic_block or (self.connection is not None and not self.autocommit):
+            return None
+        try:
+            row = self._pglb_ask_position()
+        except DatabaseError:
+            if not self.pglb_is_lost:
+                raise
+            # The connection has died since the commit. Asking once more, on a new one, is harmless.
+            self.close()
+            row = self._pglb_ask_position()
+        position, walfile, block_bytes, segment_bytes = row
+        lsn = normalise(parse_lsn(position), block_bytes=block_bytes, segment_bytes=segment_bytes)
+        return Pointer(int(walfile[:8], 16), lsn, time.time())
+
+    def _pglb_ask_position(self) -> tuple[str, str, int, int]:
+        raw = self.pglb_open_cursor()
+        try:
+            with self.wrap_database_errors:
+                raw.execute(CAPTURE)
+                row: tuple[str, str, int, int] = raw.fetchone()
+                return row
+        finally:
+            raw.close()
+
+
+def _with_read_only(options: str) -> str:
+    """Append the read-only default to startup options, unless the user has decided about it."""
+    return options if READ_ONLY in options else f"{options} -c {READ_ONLY}=on".strip()

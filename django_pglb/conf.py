@@ -1,0 +1,67 @@
+"""Reads the settings, once, into one frozen `Config`. The only module that reads `PGLB` and its like."""
+
+from __future__ import annotations
+
+from functools import cache
+
+from django.conf import settings
+from django.core.exceptions import ImproperlyConfigured
+from django.core.signals import setting_changed
+
+from .core.config import Config
+from .core.config_parser import find_settings_not_offered, parse, parse_enabled
+from .core.problem import Problem
+
+
+# Not under a lock: it might be held by another thread at a fork. Two threads that come first at once read the same settings twice.
+@cache
+def get_config() -> Config:
+    """Return the settings. Any thread may call it, at any time after Django is configured; a second call costs a lookup.
+
+    Raises `ImproperlyConfigured`, naming each setting that is wrong: nothing must run on a misread setting.
+    """
+    config, problems = read()
+    errors = [problem for problem in problems if problem.is_error]
+    if errors:
+        raise ImproperlyConfigured("\n".join(f"{error.message} {error.hint}".rstrip() for error in errors))
+    return config
+
+
+@cache
+def get_usable_config() -> Config:
+    """Return the settings as far as they are usable, and never raise for what is wrong with them.
+
+    Use `get_config()` unless Django asks while it runs its checks, as `allow_migrate` is asked: an exception there would hide what
+    they have to say. No statement may run on it.
+    """
+    return read()[0]
+
+
+def reset() -> None:
+    """Forget the settings; they are read again when next asked for."""
+    get_config.cache_clear()
+    get_usable_config.cache_clear()
+
+
+def is_set() -> bool:
+    """Tell whether the project has the `PGLB` setting at all."""
+    return hasattr(settings, "PGLB")
+
+
+def read() -> tuple[Config, tuple[Problem, ...]]:
+    """Return the settings as far as they are usable, and what is wrong with them. Reads anew at each call."""
+    enabled, problems = parse_enabled(getattr(settings, "PGLB_ENABLED", True))
+    raw = getattr(settings, "PGLB", {})
+    config, found = parse(raw, enabled=enabled, debug=bool(settings.DEBUG), database_aliases=tuple(settings.DATABASES))
+    if enabled:
+        problems += find_settings_not_offered(dir(settings))
+    return config, problems + found
+
+
+def _forget(*, setting: str, **_: object) -> None:
+    if setting in {"DATABASES", "DEBUG"} or setting.startswith("PGLB"):
+        reset()
+
+
+# Sent when a test overrides a setting.
+setting_changed.connect(_forget, dispatch_uid="django_pglb.conf")

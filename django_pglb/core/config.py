@@ -1,0 +1,70 @@
+"""The settings as one frozen, typed value, and what is wrong with them as data.
+
+Nothing here reads Django's settings; `conf.py` does, once.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReplicaConfig:
+    """One entry of `REPLICAS`."""
+
+    alias: str
+    weight: float = 1.0
+    pooled: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StoreConfig:
+    """The `STORE` key: a dotted path and its options (lower-case names)."""
+
+    backend: str = "django_pglb.stores.CacheStore"
+    options: dict[str, Any] = field(default_factory=lambda: {"cache": "default"})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClusterConfig:
+    """One entry of the `PGLB` setting."""
+
+    primary: str
+    replicas: tuple[ReplicaConfig, ...]
+    consistency: str = "read_your_writes"
+    pointer_seconds: float = 3600
+    sticky_seconds: float = 30
+    max_lag_seconds: float | None = 20
+    check_interval: float = 1.0
+    check_timeout: float = 1.0
+    wait_seconds: float = 0
+    replica_methods: frozenset[str] = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})
+    store: StoreConfig = field(default_factory=StoreConfig)
+    cookie: bool = True
+    on_store_error: str = "primary"
+    identity: str = "django_pglb.identity.from_request"
+    primary_attempts: int = 3
+    primary_backoff: float = 0.1
+    debug_header: bool = False
+
+    @property
+    def aliases(self) -> tuple[str, ...]:
+        return (self.primary, *(replica.alias for replica in self.replicas))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Config:
+    """Everything that the package was told. `clusters` is empty when `PGLB` is missing or `PGLB_ENABLED` is false."""
+
+    enabled: bool = True
+    clusters: dict[str, ClusterConfig] = field(default_factory=dict)
+    primary_of: dict[str, str] = field(init=False)
+    """Every configured alias -> the primary of its cluster (a primary is its own)."""
+    replicas: dict[str, ReplicaConfig] = field(init=False)
+    """Every replica's alias -> its entry."""
+
+    def __post_init__(self) -> None:
+        clusters = self.clusters.values()
+        object.__setattr__(self, "primary_of", {alias: cluster.primary for cluster in clusters for alias in cluster.aliases})
+        object.__setattr__(self, "replicas", {replica.alias: replica for cluster in clusters for replica in cluster.replicas})

@@ -1,0 +1,222 @@
+"""What the probes of one cluster have told so far, as one immutable value that grows by one outcome at a time.
+
+1. Positions of different servers compare only if they share their history: system identifier, timeline, and who was there first.
+2. A replica may be ahead of a primary's sample that was taken before its own answer: that proves nothing. Ahead of a later one,
+   it has WAL that the primary never wrote.
+3. That two servers take writes is proved only if the primary answered after the other one had said so.
+4. What was proved while the primary answered stays true while it does not.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, NamedTuple
+
+from .probe import Failure, NotNow, Outcome, Probe
+from .topology import HostState, Sample
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+# Long enough to tell the lag of a replica well beyond the point where it is out.
+MIN_HORIZON_SECONDS = 60.0
+HORIZON_IN_MAX_LAGS = 3
+
+# So many samples at most, however short the probe interval and long the horizon.
+MAX_SAMPLES = 1000
+
+
+class Misfit(NamedTuple):
+    """Why a replica does not belong to the primary, or cannot be seen to. Only a proved one outlives the primary's silence."""
+
+    state: HostState
+    why: str
+    is_proved: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HostHistory:
+    """What is remembered of one host."""
+
+    probe: Probe | None = None
+    """Its latest answer."""
+    earlier: Probe | None = None
+    """The answer before that."""
+    failure: Failure | None = None
+    """Its latest failure, unless a probe that was started later has succeeded."""
+    alive_at: float | None = None
+    """When it last showed that it is alive, also by "not now"."""
+    has_caught_up: bool = False
+    """Whether it has replayed a sampled position since it last came back."""
+    ahead_lsn: int | None = None
+    """Where it was when it was found ahead of the primary."""
+    misfit: Misfit | None = None
+
+    @property
+    def is_reachable(self) -> bool:
+        return self.probe is not None and self.failure is None
+
+
+UNSEEN = HostHistory()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClusterHistory:
+    """What is remembered of one cluster."""
+
+    primary: HostHistory = UNSEEN
+    replicas: Mapping[str, HostHistory] = field(default_factory=dict)
+    leader: Probe | None = None
+    """The latest answer of the primary that showed it taking writes."""
+    had_other_timeline: bool = False
+    """Whether the primary was seen on another timeline than now."""
+    samples: tuple[Sample, ...] = ()
+
+    @property
+    def is_primary_alive(self) -> bool:
+        return self.leader is not None and self.primary.probe is self.leader and self.primary.failure is None
+
+    def of(self, alias: str) -> HostHistory:
+        """Return what is remembered of the replica `alias`."""
+        return self.replicas.get(alias, UNSEEN)
+
+
+def horizon_seconds(max_lag_seconds: float | None) -> float:
+    """Return how far back the primary's positions must be remembered."""
+    return max(MIN_HORIZON_SECONDS, HORIZON_IN_MAX_LAGS * (max_lag_seconds or 0))
+
+
+def record_primary(history: ClusterHistory, outcome: Outcome, horizon: float) -> ClusterHistory:
+    """Return `history` with what a probe of the primary brought back."""
+    history = replace(history, primary=_noted(history.primary, outcome))
+    if isinstance(outcome, Probe) and not outcome.in_recovery and history.primary.probe is outcome:
+        history = _followed(history, outcome, horizon)
+    replicas = {alias: _judged(history, host) for alias, host in history.replicas.items()}
+    return replace(history, replicas=replicas)
+
+
+def record_replica(history: ClusterHistory, alias: str, outcome: Outcome) -> ClusterHistory:
+    """Return `history` with what a probe of the replica `alias` brought back."""
+    host = _judged(history, _noted(history.of(alias), outcome))
+    return replace(history, replicas={**history.replicas, alias: host})
+
+
+def _noted(host: HostHistory, outcome: Outcome) -> HostHistory:
+    if isinstance(outcome, Failure):
+        latest = outcome if host.failure is None else max(host.failure, outcome)
+        return replace(host, failure=latest, has_caught_up=False)
+    if isinstance(outcome, NotNow):
+        return replace(host, alive_at=outcome.at)
+    still = host.failure if host.failure is not None and host.failure.at > outcome.started_at else None
+    return replace(host, probe=outcome, earlier=host.probe, failure=still, alive_at=outcome.at)
+
+
+def _followed(history: ClusterHistory, leader: Probe, horizon: float) -> ClusterHistory:
+    """Return `history` after the primary has shown itself as `leader`."""
+    before = history.leader
+    history = replace(history, leader=leader)
+    if before is not None and _is_other_history(before, leader):
+        # What was known of the replicas was known about another primary.
+        replicas = {alias: replace(host, has_caught_up=False, ahead_lsn=None) for alias, host in history.replicas.items()}
+        history = replace(history, samples=(), replicas=replicas, had_other_timeline=True)
+    if leader.lsn is None:
+        return history
+    return replace(history, samples=with_sample(history.samples, Sample(leader.at, leader.lsn), horizon))
+
+
+def _is_other_history(one: Probe, other: Probe) -> bool:
+    return (one.system_identifier, one.timeline) != (other.system_identifier, other.timeline)
+
+
+def with_sample(samples: tuple[Sample, ...], new: Sample, horizon: float) -> tuple[Sample, ...]:
+    """Return `samples` and `new`, without what is too old or beyond `new` (lost in a crash).
+
+    At most two samples show the same position, the first and the last, and neighbours but one are never closer than the resolution.
+    """
+    kept = [sample for sample in samples if sample.lsn <= new.lsn]
+    if len(kept) >= 2 and (kept[-2].lsn == new.lsn or new.at - kept[-2].at < horizon / MAX_SAMPLES):
+        kept.pop()
+    # One sample older than the horizon stays, so that the samples always cover it.
+    while len(kept) >= 2 and kept[1].at <= new.at - horizon:
+        kept.pop(0)
+    return (*kept, new)
+
+
+def _judged(history: ClusterHistory, host: HostHistory) -> HostHistory:
+    """Return the replica `host` as it looks beside what is known of its primary."""
+    leader, probe = history.leader, host.probe
+    if leader is None or probe is None:
+        return host
+    host = replace(host, ahead_lsn=_ahead_lsn(leader, host))
+    if host.failure is None and probe.lsn is not None and history.samples and probe.lsn >= history.samples[0].lsn:
+        host = replace(host, has_caught_up=True)
+    proved = host.misfit if host.misfit is not None and host.misfit.is_proved else None
+    strictly = history.is_primary_alive or proved is not None
+    found = misfit_of(leader, host, strictly=strictly, had_other_timeline=history.had_other_timeline)
+    if found is not None and not found.is_proved and proved is not None:
+        found = proved
+    return replace(host, misfit=found)
+
+
+def _ahead_lsn(leader: Probe, host: HostHistory) -> int | None:
+    """Return the position at which the replica has been ahead of its primary, until it has shown that it follows again."""
+    probe, earlier = host.probe, host.earlier
+    if probe is None or probe.lsn is None:
+        return host.ahead_lsn
+    if _is_ahead(leader, probe):
+        return probe.lsn
+    was_ahead_at = host.ahead_lsn
+    if earlier is not None and _is_ahead(leader, earlier):
+        was_ahead_at = earlier.lsn
+    if was_ahead_at is None:
+        return None
+    was_rebuilt = probe.lsn < was_ahead_at
+    # A primary does not stream to a standby that is ahead of it.
+    follows = probe.is_timeline_certain and probe.has_receiver and probe.timeline == leader.timeline
+    return None if was_rebuilt or follows else was_ahead_at
+
+
+def _is_ahead(leader: Probe, probe: Probe) -> bool:
+    comparable = probe.in_recovery and probe.lsn is not None and leader.lsn is not None and probe.at <= leader.started_at
+    return comparable and (probe.lsn or 0) > (leader.lsn or 0)
+
+
+def misfit_of(leader: Probe, host: HostHistory, *, strictly: bool, had_other_timeline: bool) -> Misfit | None:
+    """Return why the replica is none of `leader`'s, or None.
+
+    Unless `strictly`, the primary is gone: a replica may then have been promoted, or follow one that was.
+    """
+    probe = host.probe
+    if probe is None:
+        return None
+    proved = probe.at <= leader.started_at
+    if None not in (probe.system_identifier, leader.system_identifier) and probe.system_identifier != leader.system_identifier:
+        why = f"belongs to another cluster: system identifier {probe.system_identifier}, the primary's is {leader.system_identifier}"
+        return Misfit(HostState.DIVERGED, why, is_proved=True)
+    if not probe.in_recovery:
+        return _misfit_of_promoted(leader, host) if strictly else None
+    if host.ahead_lsn is not None and strictly:
+        return Misfit(HostState.DIVERGED, "is ahead of the primary: it has WAL that the primary never wrote", is_proved=True)
+    misfit = _misfit_of_timeline(leader, probe, had_other_timeline=had_other_timeline)
+    if misfit is None or (not strictly and (probe.timeline or 0) > (leader.timeline or 0)):
+        return None
+    return misfit._replace(is_proved=proved and misfit.state is HostState.DIVERGED)
+
+
+def _misfit_of_promoted(leader: Probe, host: HostHistory) -> Misfit:
+    probes = [probe for probe in (host.probe, host.earlier) if probe is not None and not probe.in_recovery]
+    if any(probe.at <= leader.started_at for probe in probes):
+        return Misfit(HostState.DIVERGED, "takes writes of its own while the primary answers", is_proved=True)
+    return Misfit(HostState.UNKNOWN, "takes writes of its own; whether the primary still does is not known yet")
+
+
+def _misfit_of_timeline(leader: Probe, probe: Probe, *, had_other_timeline: bool) -> Misfit | None:
+    if leader.timeline is None or probe.timeline == leader.timeline:
+        return None
+    if probe.timeline is None:
+        why = f"its timeline cannot be seen, and the primary has changed to {leader.timeline}; grant pg_monitor to the probing role"
+        return Misfit(HostState.UNKNOWN, why) if had_other_timeline else None
+    why = f"is on timeline {probe.timeline}, the primary on {leader.timeline}"
+    if probe.is_timeline_certain or probe.timeline > leader.timeline:
+        return Misfit(HostState.DIVERGED, why)
+    return Misfit(HostState.UNKNOWN, f"{why}, by its control data, which may be minutes old; grant pg_monitor to the probing role")

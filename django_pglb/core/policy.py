@@ -1,0 +1,145 @@
+"""The order of the rules that route a read. First match wins.
+
+`standing_rule` and `unit_rule` need nothing but memory. Only when neither answers must the reader's pointer be known;
+then `replica_or_primary` decides.
+"""
+
+from __future__ import annotations
+
+import random
+from typing import TYPE_CHECKING, Literal, NamedTuple
+
+from .decision import Decision, Reason
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from .routing_session import ClusterSession, RoutingSession
+    from .topology import Host, Topology
+
+    InFlight = Callable[[str], int]
+
+
+class Scope(NamedTuple):
+    """The routing session that is open and the overrides in force, as one immutable value."""
+
+    routing: RoutingSession | None = None
+    forced: Literal["primary", "replicas"] | None = None
+    ignore_writes: bool = False
+    replica_reads: bool = False
+    outer: Scope | None = None
+    """The scope that this one was opened in."""
+
+
+def standing_rule(scope: Scope, *, in_transaction: bool) -> Reason | None:
+    """Return why the primary must answer whatever the unit of work did, or None."""
+    if scope.routing is None:
+        return Reason.OUTSIDE_SESSION
+    if scope.forced == "primary":
+        return Reason.FORCED_PRIMARY
+    if in_transaction:
+        return Reason.TRANSACTION
+    return None
+
+
+def unit_rule(scope: Scope, routing: RoutingSession, cluster: ClusterSession, *, from_primary: bool = False) -> Reason | None:
+    """Return why the primary must answer because of what this unit of work is or did, or None.
+
+    `from_primary`: the read follows a relation of an object that was loaded from the primary.
+    """
+    if from_primary:
+        return Reason.INSTANCE
+    if cluster.wrote:
+        return Reason.WROTE
+    if not (routing.safe_method or scope.replica_reads):
+        return Reason.UNSAFE_METHOD
+    return None
+
+
+def any_replica(cluster: ClusterSession, topology: Topology, in_flight: InFlight, *, wanted: str | None = None) -> Decision:
+    """Choose a replica for a reader to whom stale is fine. The choice holds for the rest of the unit of work."""
+    candidates = [host for host in topology.online if cluster.excluded.get(host.alias) is not Reason.FAILOVER]
+    if not candidates:
+        return Decision(cluster.primary, Reason.NO_REPLICA)
+    alias = _already(candidates, wanted, cluster.chosen_stale, cluster.chosen) or pick(candidates, in_flight).alias
+    cluster.chosen_stale = cluster.chosen_stale or alias
+    return Decision(alias, Reason.STALE_ALLOWED)
+
+
+def replica_or_primary(
+    cluster: ClusterSession, topology: Topology, now: float, in_flight: InFlight, *, wanted: str | None = None
+) -> Decision:
+    """Choose a host for a reader whose pointer is known. The choice holds for the rest of the unit of work.
+
+    `in_flight` tells the number of reads in flight on an alias. `wanted` is the alias that the caller named, taken if it will do.
+    """
+    if cluster.stays is not None:
+        return Decision(cluster.primary, cluster.stays)
+    if cluster.chosen is not None and wanted in (None, cluster.chosen) and is_still_fit(cluster, topology, now):
+        return Decision(cluster.chosen, Reason.REPLICA)
+    candidates = fit_replicas(cluster, topology, now)
+    if not candidates:
+        return want_of_replica(cluster, topology)
+    alias = _already(candidates, wanted, cluster.chosen) or pick(candidates, in_flight).alias
+    if cluster.chosen is None or wanted is None:
+        cluster.choose(alias)
+    return Decision(alias, Reason.REPLICA)
+
+
+def is_still_fit(cluster: ClusterSession, topology: Topology, now: float) -> bool:
+    """Say whether the chosen replica may go on answering, for the pointer as it is now."""
+    host = topology.by_alias.get(cluster.chosen or "")
+    if host is None or not host.is_online or not can_be_proved(cluster, topology, now):
+        return False
+    pointer = cluster.bound.pointer
+    return pointer is None or cluster.reached_lsn >= pointer.lsn or host.has_probably_reached(pointer, topology.written_at(pointer), now)
+
+
+def fit_replicas(cluster: ClusterSession, topology: Topology, now: float) -> list[Host]:
+    """Return the online replicas that have probably reached the reader's pointer and have not failed this unit of work."""
+    if not can_be_proved(cluster, topology, now):
+        return []
+    return [host for host in topology.reached(cluster.bound.pointer, now) if host.alias not in cluster.excluded]
+
+
+def worth_waiting_for(cluster: ClusterSession, topology: Topology, now: float) -> Host | None:
+    """Return the online replica that will probably be the first to reach the reader's pointer; None if none can prove it."""
+    if not can_be_proved(cluster, topology, now):
+        return None
+    candidates = [host for host in topology.online if cluster.excluded.get(host.alias) is not Reason.FAILOVER]
+    return min(candidates, key=lambda host: (host.delay_seconds is None, host.delay_seconds or 0.0), default=None)
+
+
+def want_of_replica(cluster: ClusterSession, topology: Topology) -> Decision:
+    """Send this unit of work to the primary, where it stays, and say whether replicas were behind or missing."""
+    bound = cluster.bound.pointer is not None or cluster.bound.pinned_until > 0
+    alive = any(cluster.excluded.get(host.alias) is not Reason.FAILOVER for host in topology.online)
+    reason = Reason.BEHIND if bound and alive else Reason.NO_REPLICA
+    cluster.stay_on_primary(reason)
+    return Decision(cluster.primary, reason)
+
+
+def can_be_proved(cluster: ClusterSession, topology: Topology, now: float) -> bool:
+    """Say whether any replica could prove anything to this reader: not while pinned, nor with a pointer of another timeline."""
+    if cluster.bound.pinned_until > now:
+        return False
+    pointer, timeline = cluster.bound.pointer, topology.primary.timeline
+    return pointer is None or timeline is None or pointer.timeline == timeline
+
+
+def pick(candidates: Sequence[Host], in_flight: InFlight) -> Host:
+    """Return the less busy of two random candidates ("power of two choices"), weights respected in both steps."""
+    if len(candidates) == 1:
+        return candidates[0]
+    first = _draw(candidates)
+    second = _draw([host for host in candidates if host is not first])
+    return second if in_flight(second.alias) / second.weight < in_flight(first.alias) / first.weight else first
+
+
+def _draw(candidates: Sequence[Host]) -> Host:
+    return random.choices(candidates, [host.weight for host in candidates])[0]
+
+
+def _already(candidates: Sequence[Host], *aliases: str | None) -> str | None:
+    fit = {host.alias for host in candidates}
+    return next((alias for alias in aliases if alias in fit), None)

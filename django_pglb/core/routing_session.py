@@ -1,0 +1,232 @@
+"""What one unit of work (request, job, block) has written, must see and was given."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple, Protocol
+
+from .decision import Decision, DecisionCount, Reason
+from .lsn import Pointer, later
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+Identity = tuple[str, str]
+"""A kind ("session", "user", …) and a value: who a unit of work acts for."""
+
+
+class Bound(NamedTuple):
+    """What binds a reader: the position not to read behind, and until when no replica can prove anything to them.
+
+    `pinned_until` and the pointer's `written_at` are seconds of one clock: the caller's `now` here, wall time in a store.
+    """
+
+    pointer: Pointer | None = None
+    pinned_until: float = 0.0
+
+    def merged(self, other: Bound) -> Bound:
+        """Return what binds a reader who is bound by both."""
+        return Bound(later(self.pointer, other.pointer), max(self.pinned_until, other.pinned_until))
+
+    def shifted(self, seconds: float) -> Bound:
+        """Return the same on a clock that is `seconds` ahead."""
+        pointer = self.pointer
+        if pointer is not None and pointer.written_at:
+            pointer = pointer._replace(written_at=pointer.written_at + seconds)
+        return Bound(pointer, self.pinned_until + seconds if self.pinned_until else 0.0)
+
+
+UNBOUND = Bound()
+
+
+class IdentitySource(Protocol):
+    """Where a unit of work's identities come from."""
+
+    def known(self) -> Iterable[Identity]:
+        """Return what is known without touching the database."""
+        ...
+
+    def revealed(self) -> Iterable[Identity]:
+        """Return also what the user's session reveals; this may run routed reads."""
+        ...
+
+    def is_settled(self) -> bool:
+        """Say whether no later call of `revealed` can tell more."""
+        ...
+
+    def to_bind(self) -> Iterable[Identity]:
+        """Return everything that a pointer must be saved under, at the end of the unit of work."""
+        ...
+
+    def add(self, kind: str, value: str) -> None:
+        """Act for one more identity from now on."""
+        ...
+
+    def carried(self, primary: str) -> Bound:
+        """Return what the client itself carries for a cluster (signed by us), on the wall clock."""
+        ...
+
+
+class Nobody:
+    """A unit of work that acts for nobody in particular."""
+
+    def known(self) -> Iterable[Identity]:
+        return ()
+
+    revealed = to_bind = known
+
+    def is_settled(self) -> bool:
+        return True
+
+    def add(self, kind: str, value: str) -> None:
+        """Ignore it: nothing is saved for a unit of work that was opened for nobody."""
+
+    def carried(self, primary: str) -> Bound:
+        return UNBOUND
+
+
+class ClusterSession:
+    """One unit of work's dealings with one cluster.
+
+    Threads of one unit of work may share it: fields are rebound, never changed in place, but for `proofs`,
+    in which each thread touches keys of its own, and `decisions`, where a race loses at most a count.
+    """
+
+    __slots__ = (
+        "asked",
+        "bound",
+        "chosen",
+        "chosen_stale",
+        "decisions",
+        "excluded",
+        "latest",
+        "loaded",
+        "must_save",
+        "outcome_unknown",
+        "primary",
+        "proofs",
+        "reached_lsn",
+        "stays",
+        "store_down",
+        "waited",
+        "wrote",
+    )
+
+    def __init__(self, primary: str) -> None:
+        self.primary = primary
+        self.bound = UNBOUND
+        self.loaded = False
+        """Everything that can be known of what binds this unit of work is in `bound`."""
+        self.asked: frozenset[Identity] = frozenset()
+        """The identities that the store was asked about."""
+        self.store_down = False
+        self.wrote = False
+        self.waited = False
+        """This unit of work has had its wait for a replica (`WAIT_SECONDS`)."""
+        self.must_save = False
+        """Something was committed, or may have been, that no saved pointer covers yet."""
+        self.outcome_unknown = False
+        """A commit was sent and its answer never came: it may still be running."""
+        self.chosen: str | None = None
+        self.reached_lsn = -1
+        """The position that `chosen` has proved to this unit of work."""
+        self.chosen_stale: str | None = None
+        """The replica that answers reads for which stale is fine."""
+        self.excluded: dict[str, Reason] = {}
+        """Replicas that failed this unit of work (`failover`), or proved to be behind (`behind`)."""
+        self.stays: Reason | None = None
+        """Why this unit of work reads from the primary from now on: it was answered there for want of a replica."""
+        self.proofs: dict[int, int] = {}
+        """Serial number of a connection -> the position proved on it."""
+        self.latest: Decision | None = None
+        """The router's latest answer."""
+        self.decisions: dict[Decision, int] = {}
+
+    def note_write(self) -> None:
+        self.wrote = True
+        self.must_save = True
+
+    def note_unknown_outcome(self) -> None:
+        self.note_write()
+        self.outcome_unknown = True
+
+    def count(self, decision: Decision) -> None:
+        self.decisions[decision] = self.decisions.get(decision, 0) + 1
+
+    def exclude(self, alias: str, reason: Reason) -> None:
+        """Never use `alias` again in this unit of work."""
+        self.excluded = {**self.excluded, alias: reason}
+        if self.chosen == alias:
+            self.chosen, self.reached_lsn = None, -1
+        if self.chosen_stale == alias:
+            self.chosen_stale = None
+
+    def choose(self, alias: str) -> None:
+        if alias != self.chosen:
+            self.chosen, self.reached_lsn = alias, -1
+
+    def prove(self, alias: str, serial: int, lsn: int) -> None:
+        """Note that the connection numbered `serial`, to `alias`, has shown to have replayed `lsn`."""
+        self.proofs[serial] = lsn
+        if alias == self.chosen:
+            self.reached_lsn = max(self.reached_lsn, lsn)
+
+    def return_to(self, alias: str, serial: int, lsn: int) -> None:
+        """Leave the primary for a replica that has shown `lsn` after all."""
+        self.excluded = {other: reason for other, reason in self.excluded.items() if other != alias}
+        self.stays = None
+        self.choose(alias)
+        self.prove(alias, serial, lsn)
+
+    def stay_on_primary(self, reason: Reason) -> None:
+        self.stays = reason
+        self.chosen = None
+
+
+class RoutingSession:
+    """One unit of work. Open one per request, job or block; never share it between users."""
+
+    __slots__ = ("clusters", "identities", "outer", "replica_reads", "safe_method", "view_atomic")
+
+    def __init__(self, identities: IdentitySource | None = None, *, safe_method: bool = True) -> None:
+        self.identities: IdentitySource = identities or Nobody()
+        self.safe_method = safe_method
+        self.replica_reads = False
+        """The view asked for `replica_reads()`, so an unsafe method alone does not mean that it wrote."""
+        self.view_atomic: frozenset[str] = frozenset()
+        """Primaries on which Django wraps this request's view in a transaction (`ATOMIC_REQUESTS`)."""
+        self.outer: RoutingSession | None = None
+        """The unit of work that this one was opened in."""
+        self.clusters: dict[str, ClusterSession] = {}
+
+    def cluster(self, primary: str) -> ClusterSession:
+        """Return the dealings with the cluster of `primary`."""
+        found = self.clusters.get(primary)
+        return found if found is not None else self.clusters.setdefault(primary, ClusterSession(primary))
+
+    @property
+    def is_taken_to_have_written(self) -> bool:
+        """Whether a request's unsafe method alone means that it wrote: the threads that its view started cannot be seen."""
+        return not self.safe_method and not self.replica_reads
+
+    def inherit(self, outer: RoutingSession) -> None:
+        """Begin inside another unit of work: what that one must see, this one must see."""
+        self.outer = outer
+        for primary, theirs in tuple(outer.clusters.items()):
+            self.cluster(primary).wrote = theirs.wrote
+
+    def bequeath(self, outer: RoutingSession) -> None:
+        """End inside another unit of work, before saving: what this one wrote, that one has written."""
+        for primary, ours in tuple(self.clusters.items()):
+            theirs = outer.cluster(primary)
+            theirs.bound = theirs.bound.merged(ours.bound)
+            if ours.must_save:
+                theirs.note_write()
+            theirs.outcome_unknown = theirs.outcome_unknown or ours.outcome_unknown
+
+    def decisions(self) -> tuple[DecisionCount, ...]:
+        """Return which alias answered how many statements, and why, in order of first use."""
+        return tuple(
+            DecisionCount(alias, reason, count)
+            for cluster in tuple(self.clusters.values())
+            for (alias, reason), count in tuple(cluster.decisions.items())
+        )

@@ -1,0 +1,37 @@
+"""What the rest of the package asks of a connection of our engine, without importing the engine."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Protocol, cast
+
+from django.db import connections
+
+if TYPE_CHECKING:
+    from .core.lsn import Pointer
+    from .core.routing_session import RoutingSession
+
+
+class Connection(Protocol):
+    """A thread's connection to an alias of a cluster; `backends.mixin.LoadBalancedMixin` says what each member means."""
+
+    alias: str
+    in_atomic_block: bool
+    pglb_serial: int
+    pglb_opened_at: float
+
+    @property
+    def pglb_mirror_of(self) -> str | None: ...
+    @property
+    def pglb_is_lost(self) -> bool: ...
+    @property
+    def pglb_is_forbidden(self) -> bool: ...
+    def pglb_in_transaction(self, routing: RoutingSession) -> bool: ...
+    def pglb_capture_pointer(self) -> Pointer | None: ...
+    def pglb_replayed_lsn(self) -> int: ...
+    def pglb_open_cursor(self, name: str | None = None) -> Any: ...
+    def close(self) -> None: ...
+
+
+def connection_to(alias: str) -> Connection:
+    """Return the calling thread's connection to `alias`; it need not be open."""
+    return cast("Connection", connections[alias])

@@ -1,0 +1,244 @@
+"""Keeps a topology of each cluster, without ever being in a reader's way."""
+
+from __future__ import annotations
+
+import atexit
+import logging
+import os
+import socket
+import threading
+import weakref
+from collections import deque
+from typing import TYPE_CHECKING, NamedTuple
+
+from ..core.assessment import assess
+from ..core.history import ClusterHistory, horizon_seconds, record_primary, record_replica
+from ..core.probe import Failure
+from ..core.topology import Host, HostState, Topology
+from .clock import now
+from .worker import Worker
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from ..core.config import ClusterConfig
+    from ..core.probe import Outcome
+    from .loop import Resolve
+    from .target import Target
+
+    OnChange = Callable[[str, Topology], None]
+
+logger = logging.getLogger("django_pglb.health")
+
+
+class Change(NamedTuple):
+    """A host whose state is another than before."""
+
+    primary: str
+    before: Host
+    after: Host
+    topology: Topology
+
+
+class Checker:
+    """What this process knows of its clusters' hosts. Safe to use from any thread.
+
+    `targets` and `configs` are keyed by the primary's alias; clusters without targets are ignored. Nothing happens before
+    `ensure_running()`. `on_change(primary, topology)` is called in the checker's thread when a host's state has changed.
+    In a forked child everything is unknown again, and its first use starts a thread of its own.
+    """
+
+    def __init__(
+        self,
+        targets: Mapping[str, Sequence[Target]],
+        configs: Mapping[str, ClusterConfig],
+        *,
+        on_change: OnChange | None = None,
+        clock: Callable[[], float] = now,
+        resolve: Resolve = socket.getaddrinfo,
+    ) -> None:
+        self._targets = {primary: tuple(hosts) for primary, hosts in targets.items()}
+        self._configs = {primary: configs[primary] for primary in self._targets}
+        self._primary_of = {target.alias: primary for primary, hosts in self._targets.items() for target in hosts}
+        self._on_change = on_change
+        self._clock = clock
+        self._resolve = resolve
+        self._blank = {primary: _blank_topology(primary, hosts) for primary, hosts in self._targets.items()}
+        self._start_over()
+        _checkers.add(self)
+
+    def _start_over(self) -> None:
+        """Know nothing. A forked child has none of its parent's threads, and must leave its parent's connections alone."""
+        self._worker: Worker | None = None
+        self._topologies = dict(self._blank)
+        self._histories = {primary: ClusterHistory() for primary in self._blank}
+        self._changes: deque[Change] = deque()
+        # Protects the step from one history and topology to the next; readers of topologies do not take it.
+        self._step = threading.Condition(threading.Lock())
+
+    # --- Reading ---
+
+    def topology(self, primary: str) -> Topology:
+        """Return the newest snapshot of the cluster of `primary`."""
+        return self._topologies[primary]
+
+    def wait_until_probed(self, timeout: float) -> bool:
+        """Start if need be, and wait until every host has been looked at once. Says whether that was so within `timeout` seconds."""
+        self.ensure_running()
+        with self._step:
+            return self._step.wait_for(self._is_probed, timeout)
+
+    def _is_probed(self) -> bool:
+        return all(
+            (host := self._histories[primary].of(target.alias) if not target.is_primary else self._histories[primary].primary).probe
+            or host.failure
+            or host.alive_at
+            for primary, targets in self._probed()
+            for target in targets
+        )
+
+    # --- Running ---
+
+    def ensure_running(self) -> None:
+        """Start the thread unless it runs. Costs next to nothing when it does."""
+        if self._worker is None:
+            self._start()
+
+    def stop(self) -> None:
+        """End the thread. `ensure_running()` starts another."""
+        worker, self._worker = self._worker, None
+        if worker is not None:
+            worker.stop()
+
+    def _start(self) -> None:
+        clusters = [(self._configs[primary], targets) for primary, targets in self._probed()]
+        if not clusters:
+            return
+        with self._step:
+            if self._worker is not None:
+                return
+            worker = Worker(clusters, self._report, on_end=self._ended, clock=self._clock, resolve=self._resolve)
+            try:
+                worker.start()
+            except RuntimeError:
+                return  # the interpreter is about to exit: everything stays unknown
+            self._worker = worker
+
+    def _probed(self) -> list[tuple[str, list[Target]]]:
+        """Return whom to probe: no mirrors, and no primary alone, since nothing depends on it."""
+        probed = {primary: [target for target in targets if not target.is_mirror] for primary, targets in self._targets.items()}
+        return [(primary, targets) for primary, targets in probed.items() if any(not target.is_primary for target in targets)]
+
+    def _ended(self, worker: Worker) -> None:
+        """Called by the thread of `worker` when it ends."""
+        with self._step:
+            if self._worker is worker:
+                # It failed. What nobody keeps up to date is not known.
+                self._worker = None
+                self._topologies = dict(self._blank)
+                self._histories = {primary: ClusterHistory() for primary in self._blank}
+
+    # --- Learning ---
+
+    def report_failure(self, alias: str, why: str) -> None:
+        """Take `alias` out of the rotation now. It returns when a look that starts after this finds it well.
+
+        `why` is logged: it must hold nothing secret.
+        """
+        primary = self._primary_of.get(alias)
+        if primary is None:
+            return
+        self._record(primary, alias, Failure(self._clock(), why))
+        self.ensure_running()
+        worker = self._worker
+        if worker is not None:
+            worker.hurry(alias)
+            worker.call(self._announce)
+
+    def _report(self, primary: str, alias: str, outcome: Outcome) -> None:
+        self._record(primary, alias, outcome)
+        self._announce()
+
+    def _record(self, primary: str, alias: str, outcome: Outcome) -> None:
+        max_lag_seconds = self._configs[primary].max_lag_seconds
+        with self._step:
+            history = self._histories[primary]
+            if alias == primary:
+                history = record_primary(history, outcome, horizon_seconds(max_lag_seconds))
+            else:
+                history = record_replica(history, alias, outcome)
+            before, after = self._topologies[primary], assess(self._blank[primary], history, max_lag_seconds)
+            self._histories[primary], self._topologies[primary] = history, after
+            self._changes.extend(_changes(primary, before, after))
+            self._step.notify_all()
+
+    # --- Telling ---
+
+    def _announce(self) -> None:
+        """Log and tell what has changed: in the checker's thread, so that no request waits for a log."""
+        while self._changes:
+            change = self._changes.popleft()
+            self._log(change)
+            if self._on_change is None:
+                continue
+            try:
+                self._on_change(change.primary, change.topology)
+            except Exception:
+                logger.exception("A listener to changes of the topology failed")
+
+    def _log(self, change: Change) -> None:
+        after = change.after
+        # Whoever read that it left must read that it is back. That a process has met a host for the first time is routine.
+        is_routine = {change.before.state, after.state} <= {HostState.ONLINE, HostState.UNKNOWN} and not change.before.is_online
+        logger.log(
+            logging.INFO if is_routine else logging.WARNING,
+            "%s (%s) is %s, was %s: %s; lag %s, MAX_LAG_SECONDS %s",
+            after.alias,
+            self._address(after.alias),
+            after.state,
+            change.before.state,
+            after.why,
+            "unknown" if after.lag_seconds is None else f"{after.lag_seconds:.1f} s",
+            self._configs[change.primary].max_lag_seconds,
+        )
+
+    def _address(self, alias: str) -> str:
+        return next(target.address for target in self._targets[self._primary_of[alias]] if target.alias == alias)
+
+
+def _blank_topology(primary: str, targets: Sequence[Target]) -> Topology:
+    hosts = {target.alias: target.unknown() for target in targets}
+    leader = hosts.pop(primary)
+    blank = Topology(primary=leader, replicas=tuple(hosts.values()))
+    return assess(blank, ClusterHistory(), None)
+
+
+def _changes(primary: str, before: Topology, after: Topology) -> list[Change]:
+    return [
+        Change(primary, host, after.by_alias[alias], after)
+        for alias, host in before.by_alias.items()
+        if host.state is not after.by_alias[alias].state
+    ]
+
+
+_checkers: weakref.WeakSet[Checker] = weakref.WeakSet()
+
+# What a child has inherited is kept and never touched: closing a connection there would take leave in the parent's name.
+_left_behind: list[Worker] = []
+
+
+def _start_over_in_child() -> None:
+    for checker in list(_checkers):
+        if checker._worker is not None:
+            _left_behind.append(checker._worker)
+        checker._start_over()
+
+
+def _stop_all() -> None:
+    for checker in list(_checkers):
+        checker.stop()
+
+
+os.register_at_fork(after_in_child=_start_over_in_child)
+# Daemon threads are frozen wherever they are when the interpreter exits; ours leaves before that.
+atexit.register(_stop_all)

@@ -1,0 +1,52 @@
+"""What may be said in public about an error of a probe.
+
+An error's own text may hold secrets: libpq quotes what it cannot parse, passwords included. So known phrases are recognised
+and said in words of our own, and anything else is reduced to its class and SQLSTATE.
+"""
+
+from __future__ import annotations
+
+import psycopg
+
+# libpq's phrases, which are not localised unless libpq itself is. Longer ones first where one contains another.
+PHRASES = {
+    "Connection refused": "connection refused",
+    "connection timeout expired": "connection timed out",
+    "failed to resolve host": "host name not resolved",
+    "No such file or directory": "no such socket",
+    "No route to host": "no route to host",
+    "Network is unreachable": "network unreachable",
+    "authentication failed": "authentication failed",
+    "no password supplied": "no password supplied",
+    "no pg_hba.conf entry": "refused by pg_hba.conf",
+    "too many clients": "too many connections",
+    "too many connections": "too many connections",
+    "remaining connection slots": "too many connections",
+    "is starting up": "starting up",
+    "not yet accepting connections": "starting up",
+    "in recovery mode": "recovering from a crash",
+    "is shutting down": "shutting down",
+    "not accepting connections": "not accepting connections",
+    "unsupported startup parameter": "a pooler refuses startup options: set POOLED",
+    "does not exist": "database or role does not exist",
+    "certificate": "TLS certificate not accepted",
+    "SSL": "TLS failed",
+    "server closed the connection": "connection lost",
+    "Connection reset": "connection lost",
+    "connection socket closed": "connection lost",
+    "terminating connection": "connection ended by the server",
+}
+
+
+def describe(error: Exception) -> str:
+    """Return what happened, without anything that a setting may have put into the error."""
+    name = type(error).__name__
+    if not isinstance(error, psycopg.Error):
+        return f"cannot be probed ({name})"
+    if error.sqlstate:
+        return f"probe failed ({name}, SQLSTATE {error.sqlstate})"
+    if not isinstance(error, psycopg.OperationalError):
+        return f"wrong connection settings ({name})"
+    text = str(error)
+    said = next((words for phrase, words in PHRASES.items() if phrase in text), "cannot connect")
+    return f"{said} ({name})"

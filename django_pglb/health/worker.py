@@ -1,0 +1,160 @@
+"""The thread that looks at every host, again and again."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import random
+import socket
+import threading
+from typing import TYPE_CHECKING
+
+from .clock import now
+from .loop import ProbeLoop
+from .probe import Link
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+
+    from ..core.config import ClusterConfig
+    from ..core.probe import Outcome
+    from .loop import Resolve
+    from .target import Target
+
+    Report = Callable[[str, str, Outcome], None]
+
+THREAD_NAME = "django-pglb-checker"
+
+# The workers of a site start together and are stopped together with a host: without jitter they would look in step, all at once.
+JITTER = 0.1
+
+# A host that failed a request is looked at this soon, not at once: a hundred requests may fail within a few milliseconds.
+HURRY_SECONDS = 0.1
+
+# Whatever is under way when the thread stops was severed or cancelled and needs a few turns of the loop to notice.
+FAREWELL_SECONDS = 0.5
+
+logger = logging.getLogger("django_pglb.health")
+
+
+class HostWatch:
+    """Looks at one host whenever it is told to, one look at a time."""
+
+    def __init__(self, primary: str, link: Link, report: Report) -> None:
+        self._primary = primary
+        self._link = link
+        self._report = report
+        self._look: asyncio.Task[None] | None = None
+        self._hurry: asyncio.TimerHandle | None = None
+        self._is_leaving = False
+
+    def look(self) -> None:
+        """Start a look, unless one is under way."""
+        self._hurry = None
+        if self._look is None or self._look.done():
+            self._look = asyncio.create_task(self._look_once())
+
+    def look_soon(self) -> None:
+        """Start a look before the next one is due."""
+        if self._hurry is None:
+            self._hurry = asyncio.get_running_loop().call_later(HURRY_SECONDS, self.look)
+
+    def leave(self) -> None:
+        """Let go of the host at once."""
+        self._is_leaving = True
+        if self._hurry is not None:
+            self._hurry.cancel()
+        self._link.sever()
+
+    async def _look_once(self) -> None:
+        if self._is_leaving:
+            return
+        outcome = await self._link.probe()
+        # A look that was cut short says nothing about the host.
+        if not self._is_leaving:
+            self._report(self._primary, self._link.target.alias, outcome)
+
+
+class Worker:
+    """One daemon thread and its event loop. `report(primary, alias, outcome)` is called in that thread; it must not raise."""
+
+    def __init__(
+        self,
+        clusters: Iterable[tuple[ClusterConfig, Sequence[Target]]],
+        report: Report,
+        *,
+        on_end: Callable[[Worker], None],
+        clock: Callable[[], float] = now,
+        resolve: Resolve = socket.getaddrinfo,
+    ) -> None:
+        self._loop = ProbeLoop(resolve)
+        self._stopping = asyncio.Event()
+        self._on_end = on_end
+        self._watches: dict[str, HostWatch] = {}
+        self._clusters: list[tuple[float, list[HostWatch]]] = []
+        for config, targets in clusters:
+            watches = {target.alias: HostWatch(config.primary, Link(target, config.check_timeout, clock), report) for target in targets}
+            self._watches.update(watches)
+            self._clusters.append((config.check_interval, list(watches.values())))
+        self._thread = threading.Thread(target=self._run, name=THREAD_NAME, daemon=True)
+
+    def start(self) -> None:
+        try:
+            self._thread.start()
+        except RuntimeError:  # the interpreter is about to exit
+            self._loop.close()
+            raise
+
+    def stop(self, timeout: float = 1.0) -> None:
+        """End the thread and wait for it; harmless when it has ended."""
+        self._call(self._stopping.set)
+        if threading.current_thread() is not self._thread:
+            self._thread.join(timeout)
+
+    def hurry(self, alias: str) -> None:
+        """Look at `alias` soon. Any thread may call this."""
+        watch = self._watches.get(alias)
+        if watch is not None:
+            self._call(watch.look_soon)
+
+    def call(self, callback: Callable[[], None]) -> None:
+        """Run `callback` in the thread. Any thread may call this."""
+        self._call(callback)
+
+    def _call(self, callback: Callable[[], object]) -> None:
+        # The loop is closed once the thread has ended.
+        with contextlib.suppress(RuntimeError):
+            self._loop.call_soon_threadsafe(callback)
+
+    def _run(self) -> None:
+        try:
+            self._loop.run_until_complete(self._watch_until_stopped())
+        except Exception:
+            logger.exception("The checker failed; the next read that wants a replica starts it again.")
+        finally:
+            self._loop.close()
+            self._on_end(self)
+
+    async def _watch_until_stopped(self) -> None:
+        rounds = [asyncio.create_task(_watch_cluster(interval, watches)) for interval, watches in self._clusters]
+        await self._stopping.wait()
+        for task in rounds:
+            task.cancel()
+        # Severed, not cancelled: a cancelled psycopg would ask hosts that do not answer to cancel its statement.
+        for watch in self._watches.values():
+            watch.leave()
+        others = asyncio.all_tasks() - {asyncio.current_task()}
+        if others:
+            await asyncio.wait(others, timeout=FAREWELL_SECONDS)
+
+
+async def _watch_cluster(interval: float, watches: Sequence[HostWatch]) -> None:
+    """Start looks at all hosts of a cluster at the same moment, so that positions can be compared; never wait for one."""
+    loop = asyncio.get_running_loop()
+    while True:
+        # Planned before the work, which may fail or take long.
+        next_at = loop.time() + interval * random.uniform(1 - JITTER, 1 + JITTER)
+        for watch in watches:
+            watch.look()
+        await asyncio.sleep(max(0.0, next_at - loop.time()))

@@ -1,0 +1,147 @@
+"""Who a request acts for."""
+
+from __future__ import annotations
+
+import threading
+from typing import TYPE_CHECKING, Any
+
+from django.conf import settings
+from django.contrib.auth import SESSION_KEY
+
+from .core.routing_session import UNBOUND
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from django.http import HttpRequest
+
+    from .core.routing_session import Bound, Identity
+
+SESSION, AUTHORIZATION, USER = "session", "authorization", "user"
+
+# Enough for the users that one process sees at a time; an entry is about 200 bytes.
+MAX_REMEMBERED_OWNERS = 10_000
+
+
+def from_request(request: HttpRequest) -> Iterable[Identity]:
+    """Return what identifies the client of `request` without touching the database: session cookie and Authorization header.
+
+    The default of `IDENTITY`. Write your own to add, say, an API key; call this one from it.
+    """
+    session_key = request.COOKIES.get(settings.SESSION_COOKIE_NAME)
+    if session_key:
+        yield SESSION, session_key
+    authorization = request.META.get("HTTP_AUTHORIZATION")
+    if authorization:
+        yield AUTHORIZATION, authorization
+
+
+class SessionOwners:
+    """Remembers which user a session key belongs to, so that a signed-in request needs one store round trip.
+
+    Only signed-in sessions are remembered: Django gives a session a new key when somebody logs in, so an owner never changes,
+    while an anonymous session may yet get one. Bounded; the oldest entry goes first. Safe to share between threads.
+    """
+
+    def __init__(self, size: int = MAX_REMEMBERED_OWNERS) -> None:
+        self._size = size
+        self._owners: dict[str, str] = {}
+        self._lock = threading.Lock()  # protects eviction against a concurrent change of the dictionary's order
+
+    def get(self, session_key: str | None) -> str | None:
+        return self._owners.get(session_key) if session_key else None
+
+    def remember(self, session_key: str, user_id: str) -> None:
+        with self._lock:
+            if len(self._owners) >= self._size and session_key not in self._owners:
+                del self._owners[next(iter(self._owners))]
+            self._owners[session_key] = user_id
+
+    def forget(self, session_key: str | None) -> None:
+        with self._lock:
+            self._owners.pop(session_key or "", None)
+
+    def clear(self) -> None:
+        with self._lock:
+            self._owners.clear()
+
+
+session_owners = SessionOwners()
+
+
+class RequestIdentities:
+    """The identities of one request, found as late and as cheaply as possible."""
+
+    def __init__(
+        self, request: HttpRequest, identify: Callable[[HttpRequest], Iterable[Identity]], carried: Callable[[], dict[str, Bound]]
+    ):
+        self._request = request
+        self._identify = identify
+        self._read_carried = carried
+        self._carried: dict[str, Bound] | None = None
+        self._known: tuple[Identity, ...] | None = None
+        self._added: tuple[Identity, ...] = ()
+
+    def known(self) -> tuple[Identity, ...]:
+        if self._known is None:
+            found = dict.fromkeys(self._identify(self._request))
+            owner = session_owners.get(self._request.COOKIES.get(settings.SESSION_COOKIE_NAME))
+            if owner is not None:
+                found[(USER, owner)] = None
+            self._known = tuple(found)
+        return (*self._known, *self._added)
+
+    def revealed(self) -> tuple[Identity, ...]:
+        known = self.known()
+        if any(kind == USER for kind, _ in known) or not self._request.COOKIES.get(settings.SESSION_COOKIE_NAME):
+            return known
+        self._add_owner()
+        return self.known()
+
+    def is_settled(self) -> bool:
+        """Say whether the session middleware has run, where there is a session to look at."""
+        return hasattr(self._request, "session") or not self._request.COOKIES.get(settings.SESSION_COOKIE_NAME)
+
+    def to_bind(self) -> tuple[Identity, ...]:
+        """Return the identities at the end of the request: a login, logout or flush has changed the session's key by then."""
+        session = getattr(self._request, "session", None)
+        session_key = getattr(session, "session_key", None)
+        cookie = self._request.COOKIES.get(settings.SESSION_COOKIE_NAME)
+        if session_key != cookie:
+            session_owners.forget(cookie)
+        if session_key:
+            self.add(SESSION, session_key)
+            # A session that the request has loaded can be looked at for nothing; it may have changed hands.
+            if "_session_cache" in vars(session):
+                self._add_owner()
+        return self.revealed()
+
+    def carried(self, primary: str) -> Bound:
+        if self._carried is None:
+            self._carried = self._read_carried()
+        return self._carried.get(primary, UNBOUND)
+
+    def add(self, kind: str, value: str) -> None:
+        """Bind one more identity, from now on."""
+        if (kind, value) not in self.known():
+            self._added = (*self._added, (kind, value))
+
+    def _add_owner(self) -> None:
+        session = getattr(self._request, "session", None)
+        if session is None:
+            return
+        user_id = _owner_of(session)
+        if user_id is not None:
+            self.add(USER, user_id)
+            if session.session_key:
+                session_owners.remember(session.session_key, user_id)
+
+
+def _owner_of(session: Any) -> str | None:
+    # Looking is not using: a session marked as accessed would add `Vary: Cookie` to the response.
+    accessed = session.accessed
+    try:
+        user_id = session.get(SESSION_KEY)
+    finally:
+        session.accessed = accessed
+    return None if user_id is None else str(user_id)

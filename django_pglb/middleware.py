@@ -1,0 +1,134 @@
+"""The request middleware: opens a routing session around each request and saves what the request wrote."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+
+from asgiref.sync import iscoroutinefunction, markcoroutinefunction, sync_to_async
+from django.conf import settings
+from django.utils.module_loading import import_string
+
+from . import pointers, runtime
+from .context import open_routing
+from .core.routing_session import RoutingSession
+from .identity import RequestIdentities
+from .stores.carried import sign, unsign_or_nothing
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from django.http import HttpRequest
+    from django.http.response import HttpResponseBase
+
+    from .core.config import ClusterConfig
+    from .core.routing_session import Bound
+    from .pointers import Saved
+
+COOKIE_NAME = "pglb"
+
+
+class LoadBalancingMiddleware:
+    """Put it first in `MIDDLEWARE`, at least above `SessionMiddleware`: what that saves must be covered by the pointer.
+
+    Sync and async. Finds the identities of the request lazily: a request that reads nothing from a cluster costs nothing.
+    """
+
+    sync_capable = True
+    async_capable = True
+
+    def __init__(self, get_response: Callable[[HttpRequest], Any]) -> None:
+        self.get_response = get_response
+        self.is_async = iscoroutinefunction(get_response)
+        if self.is_async:
+            markcoroutinefunction(self)
+
+    def __call__(self, request: HttpRequest) -> HttpResponseBase | Awaitable[HttpResponseBase]:
+        if self.is_async:
+            return self._acall(request)
+        routing = self._open(request)
+        with open_routing(routing):
+            response: HttpResponseBase = self.get_response(request)
+            if routing is not None and self._must_save(routing):
+                self._save(request, response, routing)
+        return self._annotated(response, routing)
+
+    async def _acall(self, request: HttpRequest) -> HttpResponseBase:
+        routing = self._open(request)
+        with open_routing(routing):
+            try:
+                response: HttpResponseBase = await self.get_response(request)
+            except BaseException:
+                # The client has gone, or nobody turns errors into responses: what was committed binds all the same.
+                if routing is not None and self._must_save(routing):
+                    await asyncio.shield(sync_to_async(pointers.save_bounds)(routing))
+                raise
+            if routing is not None and self._must_save(routing):
+                await sync_to_async(self._save)(request, response, routing)
+        return self._annotated(response, routing)
+
+    def process_view(self, request: HttpRequest, view: Callable[..., Any], args: object, kwargs: object) -> None:
+        """Note whether Django will wrap the view in a transaction (`ATOMIC_REQUESTS`): that alone must not keep reads on the primary."""
+        routing = getattr(request, "_pglb_routing", None)
+        if routing is not None:
+            own: set[str] = getattr(view, "_non_atomic_requests", set())
+            databases = settings.DATABASES
+            clusters = runtime.get_runtime().config.clusters
+            routing.view_atomic = frozenset(
+                primary for primary in clusters if primary not in own and databases.get(primary, {}).get("ATOMIC_REQUESTS")
+            )
+
+    def _open(self, request: HttpRequest) -> RoutingSession | None:
+        clusters = runtime.get_runtime().config.clusters
+        if not clusters:
+            return None
+        first = next(iter(clusters.values()))
+        routing = RoutingSession(
+            RequestIdentities(request, import_string(first.identity), lambda: _carried(request, first)),
+            safe_method=all(request.method in cluster.replica_methods for cluster in clusters.values()),
+        )
+        request._pglb_routing = routing  # type: ignore[attr-defined]  # where signals and stick() find it
+        return routing
+
+    def _must_save(self, routing: RoutingSession) -> bool:
+        return routing.is_taken_to_have_written or any(cluster.must_save for cluster in tuple(routing.clusters.values()))
+
+    def _save(self, request: HttpRequest, response: HttpResponseBase, routing: RoutingSession) -> None:
+        saved = pointers.save_bounds(routing, may_have_written=routing.is_taken_to_have_written)
+        set_cookie(response, request, saved)
+
+    def _annotated(self, response: HttpResponseBase, routing: RoutingSession | None) -> HttpResponseBase:
+        clusters = runtime.get_runtime().config.clusters
+        if routing is not None and any(cluster.debug_header for cluster in clusters.values()):
+            timing = [response.headers["Server-Timing"]] if "Server-Timing" in response.headers else []
+            timing += [f'pglb;desc="{alias} {reason} {count}"' for alias, reason, count in routing.decisions()]
+            if timing:
+                response.headers["Server-Timing"] = ", ".join(timing)
+        return response
+
+
+def set_cookie(response: HttpResponseBase, request: HttpRequest, saved: list[Saved]) -> None:
+    """Let the browser carry what it is bound by, so that losing the store loses no browser's pointer."""
+    process = runtime.get_runtime()
+    clusters = process.config.clusters
+    bounds: dict[str, Bound] = {entry.primary: entry.bound for entry in saved if process.sets_cookie(entry.primary)}
+    if not bounds:
+        return
+    max_age = max(clusters[primary].pointer_seconds for primary in bounds)
+    for primary, bound in _carried(request, clusters[next(iter(bounds))]).items():
+        if primary in clusters:
+            bounds[primary] = bounds[primary].merged(bound) if primary in bounds else bound
+    response.set_cookie(
+        COOKIE_NAME,
+        sign(bounds),
+        max_age=round(max_age),
+        domain=settings.SESSION_COOKIE_DOMAIN,
+        path=settings.SESSION_COOKIE_PATH,
+        secure=settings.SESSION_COOKIE_SECURE,
+        httponly=True,
+        samesite=settings.SESSION_COOKIE_SAMESITE,
+    )
+
+
+def _carried(request: HttpRequest, cluster: ClusterConfig) -> dict[str, Bound]:
+    return unsign_or_nothing(request.COOKIES.get(COOKIE_NAME), max_age=cluster.pointer_seconds)

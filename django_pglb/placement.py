@@ -1,0 +1,158 @@
+"""Answers the router and the cursor: where does this statement go, and why?"""
+
+from __future__ import annotations
+
+import logging
+import time
+from asyncio import _get_running_loop  # the documented one raises where there is none, which costs a microsecond
+from typing import TYPE_CHECKING, Any
+
+from django.db import OperationalError
+
+from . import signals
+from .context import current_scope
+from .core.decision import Decision, Reason
+from .core.policy import any_replica, can_be_proved, pick, replica_or_primary, standing_rule, unit_rule
+from .core.statements import Kind
+from .engine import connection_to
+from .health.clock import now
+from .pointers import capture_bound, load_bound, note_write
+from .runtime import get_runtime
+from .waiting import wait_for_replica
+
+if TYPE_CHECKING:
+    from .core.policy import Scope
+    from .core.routing_session import RoutingSession
+    from .runtime import Runtime
+
+log = logging.getLogger("django_pglb.routing")
+
+CANNOT_LEAVE = "{} has not replayed what this user wrote, and a transaction is open on it: open the transaction on the primary instead"
+
+
+def route_read(primary: str, instance: Any = None) -> Decision:
+    """Return where a read of the cluster of `primary` goes: the router's question."""
+    scope = current_scope()
+    if scope.routing is None:
+        return Decision(primary, Reason.OUTSIDE_SESSION)
+    from_primary = instance is not None and instance._state.db == primary
+    runtime, cluster = get_runtime(), scope.routing.cluster(primary)
+    if not cluster.loaded and _get_running_loop() is not None and scope.forced is None:
+        decision = _undecided(runtime, primary)
+    else:
+        decision = _decide(runtime, scope, scope.routing, primary, from_primary=from_primary)
+    cluster.latest = decision
+    return decision
+
+
+def place_on_replica(alias: str, kind: Kind) -> Decision:
+    """Return where a statement goes that somebody addressed to the replica `alias`: the cursor's question."""
+    primary = get_runtime().config.primary_of[alias]
+    if kind is Kind.WRITE:
+        return place_write(primary)
+    if kind is Kind.LOCKING_READ:
+        return Decision(primary, Reason.WRITE)
+    return place_again(primary, wanted=alias)
+
+
+def place_again(primary: str, reason: Reason | None = None, *, wanted: str | None = None) -> Decision:
+    """Return where a read goes that has no host yet, or needs another one. `reason` is why it needs another one."""
+    scope = current_scope()
+    if scope.routing is None:
+        return Decision(primary, Reason.OUTSIDE_SESSION)
+    decision = _decide(get_runtime(), scope, scope.routing, primary, wanted=wanted)
+    return decision if reason is None else decision._replace(reason=reason)
+
+
+def place_write(primary: str) -> Decision:
+    """Send a statement that was addressed to a replica, and is not provably a read, to `primary`."""
+    note_write(primary)
+    return Decision(primary, Reason.WRITE)
+
+
+def place_in_replica_transaction(alias: str) -> Decision:
+    """Return why a statement runs in a transaction that the caller has opened on the replica `alias`, which it cannot leave."""
+    runtime, scope = get_runtime(), current_scope()
+    primary = runtime.config.primary_of[alias]
+    if scope.forced == "replicas":
+        return Decision(alias, Reason.STALE_ALLOWED)
+    if scope.routing is not None:
+        cluster = scope.routing.cluster(primary)
+        load_bound(runtime, scope.routing, cluster)
+        if cluster.must_save:
+            # What this unit wrote itself has no position yet, and the replica must prove one.
+            cluster.bound = cluster.bound.merged(capture_bound(runtime, cluster).shifted(now() - time.time()))
+        if not can_be_proved(cluster, runtime.topology(primary), now()):
+            raise OperationalError(CANNOT_LEAVE.format(alias))
+    return Decision(alias, Reason.EXPLICIT)
+
+
+def place_on_primary(primary: str, kind: Kind) -> Decision:
+    """Return why a statement that is addressed to `primary` runs there, and note it if it writes."""
+    scope = current_scope()
+    if kind is Kind.WRITE:
+        note_write(primary)
+    if kind is not Kind.READ:
+        return Decision(primary, Reason.WRITE)
+    if scope.routing is None:
+        return Decision(primary, Reason.OUTSIDE_SESSION)
+    cluster = scope.routing.cluster(primary)
+    if cluster.latest is not None and cluster.latest.alias == primary:
+        return cluster.latest
+    in_transaction = connection_to(primary).pglb_in_transaction(scope.routing)
+    rule = standing_rule(scope, in_transaction=in_transaction) or unit_rule(scope, scope.routing, cluster)
+    return Decision(primary, rule or Reason.EXPLICIT)
+
+
+def _decide(
+    runtime: Runtime, scope: Scope, routing: RoutingSession, primary: str, *, from_primary: bool = False, wanted: str | None = None
+) -> Decision:
+    in_transaction = connection_to(primary).pglb_in_transaction(routing)
+    rule = standing_rule(scope, in_transaction=in_transaction)
+    if rule is not None:
+        return Decision(primary, rule)
+    cluster = routing.cluster(primary)
+    if scope.forced == "replicas":
+        return any_replica(cluster, runtime.topology(primary), runtime.reads_in_flight, wanted=wanted)
+    rule = unit_rule(scope, routing, cluster, from_primary=from_primary)
+    if rule is not None:
+        return Decision(primary, rule)
+    if not cluster.loaded:
+        load_bound(runtime, routing, cluster)
+    if cluster.store_down and runtime.config.clusters[primary].on_store_error == "primary":
+        return Decision(primary, Reason.STORE_ERROR)
+    decision = replica_or_primary(cluster, runtime.topology(primary), now(), runtime.reads_in_flight, wanted=wanted)
+    if decision.reason is Reason.BEHIND and not cluster.waited and _get_running_loop() is None and wait_for_replica(runtime, cluster):
+        return replica_or_primary(cluster, runtime.topology(primary), now(), runtime.reads_in_flight)
+    return decision
+
+
+def _undecided(runtime: Runtime, primary: str) -> Decision:
+    """Answer the router in an event loop, where nothing may be asked of a database or a store.
+
+    Django asks there for `aiterator()`. It runs the query in a thread, where the cursor of the alias decides for good.
+    """
+    online = runtime.topology(primary).online
+    return Decision(pick(online, runtime.reads_in_flight).alias, Reason.REPLICA) if online else Decision(primary, Reason.NO_REPLICA)
+
+
+def count(primary: str, decision: Decision) -> None:
+    """Count a statement that ran where `decision` says, and tell whoever listens."""
+    routing = current_scope().routing
+    if routing is not None:
+        routing.cluster(primary).count(decision)
+    if log.isEnabledFor(logging.DEBUG):
+        log.debug("%s %s", decision.alias, decision.reason)
+    if signals.statement_routed.receivers:
+        signals.statement_routed.send(sender=None, primary=primary, decision=decision)
+
+
+def has_been_well_since(alias: str, moment: float) -> bool:
+    """Say whether the checker has found `alias` online since `moment`: what broke before that says nothing about the host now."""
+    host = get_runtime().topology(get_runtime().config.primary_of[alias]).by_alias.get(alias)
+    return host is not None and host.is_online and host.sampled_at is not None and host.sampled_at > moment
+
+
+def report_failure(alias: str, why: str) -> None:
+    """Take `alias` out of the rotation now; a probe that succeeds brings it back."""
+    get_runtime().checker.report_failure(alias, why)

@@ -1,0 +1,144 @@
+"""What a unit of work must see, and what it leaves for those that come after it: loading pointers and saving them."""
+
+from __future__ import annotations
+
+import logging
+import time
+from contextvars import ContextVar
+from typing import TYPE_CHECKING, NamedTuple
+
+from django.db import Error as DatabaseError
+
+from .context import current_scope
+from .core.routing_session import Bound
+from .engine import connection_to
+from .health.clock import now
+from .runtime import get_runtime
+from .stores import StoreError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from .core.routing_session import ClusterSession, Identity, RoutingSession
+    from .runtime import Runtime
+
+log = logging.getLogger("django_pglb.store")
+
+# What is being loaded here. Not a flag of the unit of work: its other threads must not read unbound meanwhile.
+_loading: ContextVar[frozenset[ClusterSession]] = ContextVar("django_pglb_loading", default=frozenset())
+
+
+class Saved(NamedTuple):
+    """What a unit of work bound its identities by in one cluster (wall time), and whether the store has acknowledged it."""
+
+    primary: str
+    bound: Bound
+    acknowledged: bool
+
+
+def note_write(primary: str, *, outcome_unknown: bool = False) -> None:
+    """Note that this unit of work writes to the cluster of `primary`."""
+    scope = current_scope()
+    if scope.routing is None or scope.ignore_writes:
+        return
+    cluster = scope.routing.cluster(primary)
+    if outcome_unknown:
+        cluster.note_unknown_outcome()
+    else:
+        cluster.note_write()
+
+
+def load_bound(runtime: Runtime, routing: RoutingSession, cluster: ClusterSession) -> None:
+    """Find out what binds this unit of work in `cluster`: at its first routed read. Costs nothing when it is known.
+
+    At most two store round trips: for what is known beforehand, and for what the user's session reveals. Loading the session reads
+    the database; that read is routed too, and bound by what is known by then.
+    """
+    if cluster.loaded or cluster in _loading.get():
+        return
+    if not runtime.needs_pointers(cluster.primary):
+        cluster.loaded = True
+        return
+    token = _loading.set(_loading.get() | {cluster})
+    try:
+        if routing.outer is not None:
+            outer = routing.outer.cluster(cluster.primary)
+            load_bound(runtime, routing.outer, outer)
+            cluster.bound = cluster.bound.merged(outer.bound)
+        identities = routing.identities
+        cluster.bound = cluster.bound.merged(identities.carried(cluster.primary).shifted(now() - time.time()))
+        _ask(runtime, cluster, identities.known())
+        _ask(runtime, cluster, identities.revealed())
+        cluster.loaded = identities.is_settled()
+    finally:
+        _loading.reset(token)
+
+
+def _ask(runtime: Runtime, cluster: ClusterSession, identities: Iterable[Identity]) -> None:
+    """Merge what the store knows of those `identities` that it was not asked about before."""
+    new = frozenset(identities) - cluster.asked
+    if not new or cluster.store_down:
+        return
+    try:
+        cluster.bound = cluster.bound.merged(runtime.load(cluster.primary, new))
+    except StoreError:
+        cluster.store_down = True
+    cluster.asked |= new
+
+
+def bind(routing: RoutingSession, identity: Identity) -> None:
+    """Bind `routing` by one more identity: what it wrote, wherever that was, is seen from now on."""
+    runtime = get_runtime()
+    routing.identities.add(*identity)
+    for cluster in tuple(routing.clusters.values()):
+        if cluster.loaded and runtime.needs_pointers(cluster.primary):
+            _ask(runtime, cluster, (identity,))
+
+
+def save_bounds(routing: RoutingSession, *, may_have_written: bool = False) -> list[Saved]:
+    """Save what `routing` committed, or may have, under all its identities. Call after its last commit has returned.
+
+    `may_have_written`: save for every cluster, also where no write was seen. Nothing is saved for a cluster without replicas.
+    """
+    runtime = get_runtime()
+    saved = []
+    for primary in runtime.config.clusters:
+        cluster = routing.clusters.get(primary)
+        if not (may_have_written or (cluster is not None and cluster.must_save)) or not runtime.needs_pointers(primary):
+            continue
+        cluster = routing.cluster(primary)
+        if connection_to(primary).pglb_is_forbidden:
+            continue  # by the running test case, so nothing was written either
+        must_pin, cluster.must_save, cluster.outcome_unknown = cluster.outcome_unknown, False, False
+        bound = capture_bound(runtime, cluster, must_pin=must_pin)
+        cluster.bound = cluster.bound.merged(bound.shifted(now() - time.time()))
+        acknowledged = runtime.save(primary, routing.identities.to_bind(), bound)
+        saved.append(Saved(primary, bound, acknowledged))
+    return saved
+
+
+def bounds_to_export(routing: RoutingSession) -> dict[str, Bound]:
+    """Return what binds whoever continues this unit of work elsewhere (wall time), per cluster."""
+    runtime = get_runtime()
+    bounds = {}
+    for primary in runtime.config.clusters:
+        if not runtime.needs_pointers(primary):
+            continue
+        cluster = routing.cluster(primary)
+        load_bound(runtime, routing, cluster)
+        bounds[primary] = cluster.bound.shifted(time.time() - now())
+        if cluster.must_save or routing.is_taken_to_have_written:
+            bounds[primary] = bounds[primary].merged(capture_bound(runtime, cluster))
+    return bounds
+
+
+def capture_bound(runtime: Runtime, cluster: ClusterSession, *, must_pin: bool = False) -> Bound:
+    """Return what now binds whoever wrote (wall time): the primary's position after the commit, and a pin where nothing can be proved."""
+    pointer = None
+    try:
+        pointer = connection_to(cluster.primary).pglb_capture_pointer()
+    except DatabaseError as error:
+        log.warning("No position could be taken on %s (%s): its writer is pinned to it.", cluster.primary, type(error).__name__)
+    if pointer is not None and not (must_pin or cluster.outcome_unknown):
+        return Bound(pointer)
+    return Bound(pointer, time.time() + runtime.config.clusters[cluster.primary].sticky_seconds)

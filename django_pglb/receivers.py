@@ -1,0 +1,40 @@
+"""Listens to Django: who logs in and out, and settings that change under test."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from django.conf import settings
+from django.contrib.auth.signals import user_logged_in, user_logged_out
+from django.test.signals import setting_changed
+
+from . import runtime
+from .identity import USER, session_owners
+from .units import stick
+
+if TYPE_CHECKING:
+    from django.http import HttpRequest
+
+SETTINGS_THAT_MATTER = frozenset({"PGLB", "PGLB_ENABLED", "DATABASES", "CACHES", "DEBUG"})
+
+
+def connect() -> None:
+    """Connect all receivers; safe to call again."""
+    for signal in (user_logged_in, user_logged_out):
+        signal.connect(bind_user, dispatch_uid="django_pglb.bind_user")
+    setting_changed.connect(forget_settings, dispatch_uid="django_pglb.forget_settings")
+
+
+def bind_user(request: HttpRequest | None, user: Any, **_: object) -> None:
+    """Bind whoever logs in or out: the login's own writes must be seen under the user id as well, and the session changes owner."""
+    if request is None:
+        return
+    session_owners.forget(request.COOKIES.get(settings.SESSION_COOKIE_NAME))
+    session_owners.forget(getattr(getattr(request, "session", None), "session_key", None))
+    if user is not None and user.pk is not None:
+        stick(request, USER, str(user.pk))
+
+
+def forget_settings(setting: str, **_: object) -> None:
+    if setting in SETTINGS_THAT_MATTER:
+        runtime.reset()

@@ -1,0 +1,53 @@
+"""The database router: which alias a query of the ORM goes to."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from django.db import DEFAULT_DB_ALIAS, router
+
+from .conf import get_usable_config
+from .placement import route_read
+from .runtime import primary_of
+
+if TYPE_CHECKING:
+    from django.db.models import Model
+
+
+class ReplicaRouter:
+    """Sends reads to a replica that has reached the reader's pointer, and everything else to the primary.
+
+    List it first in `DATABASE_ROUTERS`. Which cluster owns a model is asked of the other routers' `db_for_write`;
+    models that belong to no cluster are left to them.
+    """
+
+    def db_for_read(self, model: type[Model], **hints: Any) -> str | None:
+        owner = self._owner(model, hints)
+        primary = primary_of(owner)
+        if primary is None:
+            return None
+        return route_read(primary, hints.get("instance")).alias
+
+    def db_for_write(self, model: type[Model], **hints: Any) -> str | None:
+        """Answer always: without an answer Django would write where the instance was read."""
+        return self._owner(model, hints)
+
+    def allow_relation(self, obj1: Model, obj2: Model, **hints: Any) -> bool | None:
+        primaries = {primary_of(obj._state.db) for obj in (obj1, obj2) if obj._state.db is not None}
+        return True if len(primaries) == 1 and None not in primaries else None
+
+    def allow_migrate(self, db: str, app_label: str, **hints: Any) -> bool | None:
+        # Asked while the system checks run, which must live to say what is wrong with the settings.
+        primary = get_usable_config().primary_of.get(db)
+        return False if primary is not None and primary != db else None
+
+    def _owner(self, model: type[Model], hints: dict[str, Any]) -> str:
+        """Return the primary (or the foreign alias) that `model` is written to."""
+        for other in router.routers:
+            answer = getattr(other, "db_for_write", None) if other is not self else None
+            alias = answer(model, **hints) if answer is not None else None
+            if alias:
+                return primary_of(alias) or alias
+        instance = hints.get("instance")
+        alias = (instance._state.db if instance is not None else None) or DEFAULT_DB_ALIAS
+        return primary_of(alias) or alias

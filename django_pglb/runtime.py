@@ -1,0 +1,165 @@
+"""Wires the parts together; the only module with mutable globals.
+
+A `Runtime` is what one process knows: the settings, the stores, the checker and how many reads are in flight.
+It is built at first use, and anew when the settings change.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+import time
+from collections import defaultdict, deque
+from typing import TYPE_CHECKING
+
+from django.utils.module_loading import import_string
+
+from . import signals
+from .conf import get_config
+from .core.routing_session import Bound, Identity
+from .core.topology import Host, HostState, Topology
+from .engine import connection_to
+from .health.checker import Checker
+from .health.clock import now
+from .stores import Store, StoreError
+from .targets import cluster_targets
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from .core.config import ClusterConfig, Config
+
+store_log = logging.getLogger("django_pglb.store")
+
+
+class Runtime:
+    """Everything that one process shares between its units of work. Safe to use from any thread."""
+
+    def __init__(self, config: Config) -> None:
+        self.config = config
+        self.in_flight: defaultdict[str, deque[None]] = defaultdict(deque)  # append, pop and len are atomic: no lock
+        self._stores = {primary: _make_store(cluster) for primary, cluster in config.clusters.items()}
+        self._store_down: set[str] = set()
+        targets = {primary: cluster_targets(cluster) for primary, cluster in config.clusters.items()}
+        self.mirrored = {
+            primary
+            for primary, hosts in targets.items()
+            if len(hosts) > 1 and all(host.is_mirror for host in hosts if host.alias != primary)
+        }
+        self.checker = Checker(
+            {primary: hosts for primary, hosts in targets.items() if len(hosts) > 1 and primary not in self.mirrored},
+            {primary: config.clusters[primary] for primary in targets},
+            on_change=_announce,
+        )
+
+    def topology(self, primary: str) -> Topology:
+        """Return the newest snapshot of a cluster's hosts. Starts the checker."""
+        if primary in self.mirrored:
+            return self._mirror_topology(primary)
+        if not self.config.clusters[primary].replicas:
+            return Topology(primary=Host(alias=primary, is_primary=True), replicas=())
+        self.checker.ensure_running()
+        return self.checker.topology(primary)
+
+    def needs_pointers(self, primary: str) -> bool:
+        """Say whether what this cluster's users wrote must be remembered: not without replicas, nor when they mirror the primary."""
+        cluster = self.config.clusters[primary]
+        return bool(cluster.replicas) and cluster.consistency != "eventual" and primary not in self.mirrored
+
+    def reads_in_flight(self, alias: str) -> int:
+        return len(self.in_flight[alias])
+
+    def load(self, primary: str, identities: Iterable[Identity]) -> Bound:
+        """Return what the store knows of `identities`, on the process's clock. Raises `StoreError`."""
+        try:
+            bound = self._stores[primary].load(primary, tuple(identities))
+        except StoreError as error:
+            self._note_store(primary, error)
+            raise
+        self._note_store(primary, None)
+        return bound.shifted(now() - time.time())
+
+    def save(self, primary: str, identities: Iterable[Identity], bound: Bound) -> bool:
+        """Save `bound` (wall time) under `identities`. Says whether the store acknowledged it; never raises."""
+        try:
+            self._stores[primary].save(primary, tuple(identities), bound)
+        except StoreError as error:
+            self._note_store(primary, error)
+            return False
+        self._note_store(primary, None)
+        return True
+
+    def sets_cookie(self, primary: str) -> bool:
+        return self.config.clusters[primary].cookie or self._stores[primary].binds_by_cookie
+
+    def _note_store(self, primary: str, error: StoreError | None) -> None:
+        # One line per change of state, not one per request.
+        if error is None and primary in self._store_down:
+            self._store_down.discard(primary)
+            store_log.warning("The pointer store of cluster %s answers again.", primary)
+        elif error is not None and primary not in self._store_down:
+            self._store_down.add(primary)
+            store_log.error("%s; ON_STORE_ERROR of cluster %s applies.", error, primary)
+
+    def _mirror_topology(self, primary: str) -> Topology:
+        # Test mirrors are the primary itself. Django forbids aliases that a test case has not asked for, and so must we.
+        return Topology(
+            primary=Host(alias=primary, is_primary=True, state=HostState.ONLINE),
+            replicas=tuple(
+                Host(alias=replica.alias, is_mirror=True, state=HostState.ONLINE, why="test mirror")
+                for replica in self.config.clusters[primary].replicas
+                if not connection_to(replica.alias).pglb_is_forbidden
+            ),
+        )
+
+
+_runtime: Runtime | None = None
+_runtime_lock = threading.Lock()  # protects building: two threads must not start two checkers
+
+
+def get_runtime() -> Runtime:
+    """Return this process's runtime, building it if need be. Raises `ImproperlyConfigured` if the settings are wrong."""
+    runtime = _runtime
+    return runtime if runtime is not None else _build()
+
+
+def _build() -> Runtime:
+    global _runtime
+    with _runtime_lock:
+        if _runtime is None:
+            _runtime = Runtime(get_config())
+        return _runtime
+
+
+def reset(**_: object) -> None:
+    """Forget everything that this process knows: settings, stores, topology. The next use starts afresh."""
+    global _runtime
+    with _runtime_lock:
+        runtime, _runtime = _runtime, None
+    if runtime is not None:
+        runtime.checker.stop()
+
+
+def _after_fork() -> None:
+    global _runtime_lock
+    _runtime_lock = threading.Lock()  # another thread may have held it
+    if _runtime is not None:
+        _runtime.in_flight.clear()
+
+
+os.register_at_fork(after_in_child=_after_fork)
+
+
+def primary_of(alias: str) -> str | None:
+    """Return the primary of the cluster that `alias` belongs to; None if it belongs to none."""
+    return get_runtime().config.primary_of.get(alias)
+
+
+def _make_store(cluster: ClusterConfig) -> Store:
+    store_class: type[Store] = import_string(cluster.store.backend)
+    return store_class(pointer_seconds=cluster.pointer_seconds, **cluster.store.options)
+
+
+def _announce(primary: str, topology: Topology) -> None:
+    signals.topology_changed.send(sender=None, primary=primary, topology=topology)

@@ -1,0 +1,155 @@
+"""Units of work outside requests, and what code can tell the unit of work that it is in."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack, contextmanager
+from typing import TYPE_CHECKING, ParamSpec, TypeVar
+
+from asgiref.sync import sync_to_async
+from django.db import DEFAULT_DB_ALIAS, connections
+
+from . import pointers, runtime
+from .context import current_scope, decorated, open_inner
+from .core.routing_session import UNBOUND, Bound, RoutingSession
+from .placement import route_read
+from .stores.carried import sign, unsign
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Mapping
+
+    from django.db.backends.base.base import BaseDatabaseWrapper
+    from django.http import HttpRequest
+
+    from .core.routing_session import Identity
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+class StatedIdentities:
+    """The identities that the caller of `routing_session` stated, and what an exported pointer carries."""
+
+    def __init__(self, identities: Iterable[Identity], carried: Mapping[str, Bound]) -> None:
+        self._identities = tuple(identities)
+        self._carried = carried
+
+    def known(self) -> tuple[Identity, ...]:
+        return self._identities
+
+    revealed = to_bind = known
+
+    def is_settled(self) -> bool:
+        return True
+
+    def carried(self, primary: str) -> Bound:
+        return self._carried.get(primary, UNBOUND)
+
+    def add(self, kind: str, value: str) -> None:
+        self._identities = (*self._identities, (kind, value))
+
+
+class routing_session:  # noqa: N801 - used like a function
+    """Open a unit of work outside a request: reads in here go to replicas, by the pointers of `identity`.
+
+    `identity` is one (kind, value), as in `("user", str(user.pk))`, or several. What is written in here is saved under them at the end,
+    also when the block raises. `pointer` is the text that `export_pointer()` returned elsewhere; a forged or expired one raises
+    `ValueError`. Context manager and decorator, sync and async. Opened inside another unit of work,
+    it must see what that one must see, and what it writes that one has written.
+    """
+
+    def __init__(self, *, identity: Identity | Iterable[Identity] = (), pointer: str | None = None) -> None:
+        self._identity = _listed(identity)
+        self._pointer = pointer
+        self._entered: list[tuple[ExitStack, RoutingSession, RoutingSession | None]] = []
+
+    def __enter__(self) -> RoutingSession:
+        routing, outer = RoutingSession(StatedIdentities(self._identity, self._read_pointer())), current_scope().routing
+        if outer is not None:
+            routing.inherit(outer)
+        stack = ExitStack()
+        stack.enter_context(open_inner(routing))
+        self._entered.append((stack, routing, outer))
+        return routing
+
+    def __exit__(self, *exc_info: object) -> None:
+        with self._closing() as routing:
+            pointers.save_bounds(routing)
+
+    async def __aenter__(self) -> RoutingSession:
+        return self.__enter__()
+
+    async def __aexit__(self, *exc_info: object) -> None:
+        with self._closing() as routing:
+            await sync_to_async(pointers.save_bounds)(routing)
+
+    @contextmanager
+    def _closing(self) -> Iterator[RoutingSession]:
+        stack, routing, outer = self._entered.pop()
+        if outer is not None:
+            routing.bequeath(outer)
+        with stack:
+            yield routing
+
+    def __call__(self, function: Callable[P, R]) -> Callable[P, R]:
+        return decorated(function, lambda: routing_session(identity=self._identity, pointer=self._pointer))
+
+    def _read_pointer(self) -> dict[str, Bound]:
+        if self._pointer is None:
+            return {}
+        clusters = runtime.get_runtime().config.clusters.values()
+        return unsign(self._pointer, max_age=max((cluster.pointer_seconds for cluster in clusters), default=0))
+
+
+def export_pointer() -> str:
+    """Return, as a signed text, what whoever continues this unit of work elsewhere must see.
+
+    Give it to `routing_session(pointer=…)` in another process or service with the same `SECRET_KEY`. Call it after the commit;
+    one round trip to the primary if something was written. Outside a routing session it carries nothing.
+    """
+    routing = current_scope().routing
+    return sign({} if routing is None else pointers.bounds_to_export(routing))
+
+
+def mark_write(using: str = DEFAULT_DB_ALIAS) -> None:
+    """Note that something wrote to the cluster of `using` where the cursor could not see it: another process, a raw connection.
+
+    Raises `ValueError` if `using` belongs to no cluster. Does nothing outside a routing session.
+    """
+    pointers.note_write(_primary_of(using))
+
+
+def stick(request: HttpRequest, kind: str, value: str) -> None:
+    """Bind one more identity to `request`: an API key's owner, a tenant. Its earlier writes are seen from now on, by everybody who has it.
+
+    Call it before the first read that must see them. The pair goes into the store as a keyed hash only.
+    """
+    routing: RoutingSession | None = getattr(request, "_pglb_routing", None)
+    if routing is not None:
+        pointers.bind(routing, (kind, str(value)))
+
+
+def connection_for_read(primary: str = DEFAULT_DB_ALIAS) -> BaseDatabaseWrapper:
+    """Return the connection that a read of this unit of work goes to, for raw SQL that may run on a replica.
+
+    Use it for the next statement only: a write in between changes the answer. Raises `ValueError` if `primary` belongs to no cluster.
+    """
+    return connections[route_read(_primary_of(primary)).alias]
+
+
+def _primary_of(alias: str) -> str:
+    primary = runtime.primary_of(alias)
+    if primary is None:
+        if not runtime.get_runtime().config.enabled:
+            return alias
+        raise ValueError(f"{alias!r} belongs to no cluster: it is neither a key of PGLB nor in its REPLICAS")
+    return primary
+
+
+def _listed(identity: Identity | Iterable[Identity]) -> tuple[Identity, ...]:
+    pairs = tuple(identity)
+    if len(pairs) == 2 and all(isinstance(part, str) for part in pairs):
+        pairs = ((pairs[0], pairs[1]),)  # type: ignore[assignment]  # one pair, which looks like two items
+    for pair in pairs:
+        if not (isinstance(pair, tuple) and len(pair) == 2):
+            raise TypeError(f"identity takes a (kind, value) pair or several, not {pair!r}")
+    return tuple((kind, str(value)) for kind, value in pairs)

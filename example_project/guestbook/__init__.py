@@ -1,0 +1,1 @@
+"""The guestbook: people sign it, and each page says which host answered."""

@@ -1,0 +1,7 @@
+"""The guestbook is the whole site."""
+
+from __future__ import annotations
+
+from django.urls import include, path
+
+urlpatterns = [path("", include("example_project.guestbook.urls"))]

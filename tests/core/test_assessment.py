@@ -1,0 +1,398 @@
+"""What a topology says, from what probes have told."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from django_pglb.core.assessment import assess
+from django_pglb.core.history import MAX_SAMPLES, ClusterHistory, horizon_seconds, record_primary, record_replica, with_sample
+from django_pglb.core.probe import Failure, NotNow, Outcome, Probe
+from django_pglb.core.topology import Host, HostState, Sample, Topology
+
+BLANK = Topology(primary=Host(alias="default", is_primary=True), replicas=(Host(alias="r1"), Host(alias="r2", weight=3, pooled=True)))
+RTT = 0.01
+
+
+def primary(at: float, lsn: int, **changes: Any) -> Probe:
+    known: dict[str, Any] = {"timeline": 1, "is_timeline_certain": True, "system_identifier": 7, "server_version": 180006}
+    return Probe(started_at=at - RTT, at=at, in_recovery=False, lsn=lsn, **{**known, **changes})
+
+
+def standby(at: float, lsn: int | None, **changes: Any) -> Probe:
+    known: dict[str, Any] = {"timeline": 1, "system_identifier": 7, "received_lsn": lsn, "has_receiver": True}
+    return Probe(started_at=at - RTT, at=at, **{"in_recovery": True, "lsn": lsn, **known, **changes})
+
+
+def told(*outcomes: tuple[str, Outcome], max_lag: float | None = 20) -> Topology:
+    """Return the topology after `outcomes`, each with the alias it came from, in order."""
+    return assess(BLANK, remembered(*outcomes), max_lag)
+
+
+def remembered(*outcomes: tuple[str, Outcome]) -> ClusterHistory:
+    history = ClusterHistory()
+    for alias, outcome in outcomes:
+        history = recorded(history, alias, outcome)
+    return history
+
+
+def recorded(history: ClusterHistory, alias: str, outcome: Outcome) -> ClusterHistory:
+    return record_primary(history, outcome, 60) if alias == "default" else record_replica(history, alias, outcome)
+
+
+def r1(topology: Topology) -> Host:
+    return topology.by_alias["r1"]
+
+
+P1 = ("default", primary(100, 1000))
+
+
+def test_nothing_is_known_before_the_first_probe() -> None:
+    """Every host is unknown, and none is online."""
+    topology = told()
+    assert {host.state for host in topology.by_alias.values()} == {HostState.UNKNOWN}
+    assert topology.online == ()
+
+
+def test_hosts_keep_what_was_configured() -> None:
+    """Weight and pooling survive the assessment."""
+    host = told(P1, ("r2", standby(100, 1000))).by_alias["r2"]
+    assert (host.weight, host.pooled, host.state) == (3, True, HostState.ONLINE)
+
+
+def test_replica_that_replayed_a_sample_is_online() -> None:
+    """It is online, caught up, and shows what it told."""
+    host = r1(told(P1, ("r1", standby(100.1, 1000, server_version=150018))))
+    assert (host.state, host.lag_seconds, host.lag_bytes, host.delay_seconds) == (HostState.ONLINE, 0, 0, 0)
+    assert (host.replay_lsn, host.sampled_at, host.timeline, host.server_version) == (1000, 100.1, 1, 150018)
+
+
+def test_replica_waits_until_the_primary_was_sampled() -> None:
+    """It is unknown while the primary has not been looked at."""
+    assert r1(told(("r1", standby(100, 1000)))).state is HostState.UNKNOWN
+
+
+def test_replica_is_unknown_until_it_replayed_a_position_sampled_here() -> None:
+    """A replica short of every sample is not used, however little its lag; having reached one, it is."""
+    short = [P1, ("r1", standby(100.1, 990))]
+    assert r1(told(*short)).state is HostState.UNKNOWN
+    assert r1(told(*short, ("default", primary(101, 5000)), ("r1", standby(101.1, 1000)))).state is HostState.ONLINE
+
+
+def test_lag_is_the_age_of_the_oldest_sample_not_replayed() -> None:
+    """Positions sampled at 101 and 102 are missing at 103.5: the lag is 2.5 s, in bytes it counts to the newest."""
+    host = r1(told(P1, ("default", primary(101, 2000)), ("default", primary(102, 3000)), ("r1", standby(103.5, 1000))))
+    assert (host.lag_seconds, host.lag_bytes) == (2.5, 2000)
+
+
+def test_idle_primary_makes_no_lag() -> None:
+    """However long ago the last position was new, a replica that has replayed it is not behind."""
+    host = r1(told(P1, ("default", primary(900, 1000)), ("r1", standby(900.1, 1000))))
+    assert (host.lag_seconds, host.delay_seconds) == (0, 0)
+
+
+def test_first_write_after_a_quiet_night_makes_no_lag_of_hours() -> None:
+    """The lag counts from the first sample of the new position, the delay from the last one of the old."""
+    host = r1(told(P1, ("default", primary(900, 1000)), ("default", primary(901, 2000)), ("r1", standby(901.5, 1000))))
+    assert (host.lag_seconds, host.delay_seconds) == (0.5, 1.5)
+
+
+@pytest.mark.parametrize(("max_lag", "state"), [(20, HostState.LAGGING), (30, HostState.ONLINE), (None, HostState.ONLINE)])
+def test_replica_lags_beyond_the_threshold(max_lag: float | None, state: HostState) -> None:
+    """A lag of 25 s is too much for 20, not for 30, and never for None; the reason names both numbers."""
+    outcomes = [P1, ("r1", standby(100.1, 1000)), ("default", primary(101, 2000)), ("r1", standby(126, 1000))]
+    host = r1(told(*outcomes, max_lag=max_lag))
+    assert (host.state, host.lag_seconds) == (state, 25)
+    if state is HostState.LAGGING:
+        assert host.why == "25.0 s behind, more than MAX_LAG_SECONDS (20)"
+
+
+def test_replica_whose_upstream_is_cut_lags() -> None:
+    """Having replayed all that it received is no proof of being up to date while the primary answers."""
+    outcomes = [P1, ("r1", standby(100.1, 1000)), ("default", primary(101, 2000)), ("default", primary(130, 2000))]
+    host = r1(told(*outcomes, ("r1", standby(130, 1000, received_lsn=1000, has_receiver=False))))
+    assert (host.state, host.lag_seconds) == (HostState.LAGGING, 29)
+
+
+def test_delay_is_interpolated_between_samples() -> None:
+    """Half-way between the positions of 100 and 101, at 101.2, it is as far as the primary was at 100.5."""
+    host = r1(told(P1, ("default", primary(101, 2000)), ("r1", standby(101.2, 1500))))
+    assert host.delay_seconds == pytest.approx(0.7)
+
+
+def test_delay_is_unknown_behind_every_sample() -> None:
+    """Nothing says when the primary had a position older than all samples."""
+    assert r1(told(P1, ("r1", standby(100.1, 10)))).delay_seconds is None
+
+
+def test_delay_ignores_samples_taken_after_the_answer() -> None:
+    """A replica is not behind for lack of what was written after it was asked."""
+    assert r1(told(P1, ("r1", standby(100.5, 1000)), ("default", primary(101, 2000)))).delay_seconds == 0
+
+
+# --- Failures ---
+
+
+def test_failed_host_is_offline_until_a_later_probe_succeeds() -> None:
+    """A probe that was under way when the host failed does not bring it back; one that starts afterwards does."""
+    failed = [P1, ("r1", standby(100, 1000)), ("r1", Failure(100.5, "a request failed"))]
+    assert (r1(told(*failed)).state, r1(told(*failed)).why) == (HostState.OFFLINE, "a request failed")
+    under_way = ("r1", standby(100.505, 1000))
+    assert r1(told(*failed, under_way)).state is HostState.OFFLINE
+    assert r1(told(*failed, under_way, ("r1", standby(101, 1000)))).state is HostState.ONLINE
+
+
+def test_returning_host_must_have_replayed_a_sample_again() -> None:
+    """A replica that crashed and came back behind every sample is not used."""
+    host = r1(told(P1, ("r1", standby(100, 1000)), ("r1", Failure(101, "gone")), ("r1", standby(102, 10))))
+    assert host.state is HostState.UNKNOWN
+
+
+def test_not_now_keeps_the_state_and_lets_lag_age() -> None:
+    """A cancelled probe does not take the host out, until what it is not known to have replayed is too old."""
+    outcomes = [P1, ("r1", standby(100, 1000)), ("default", primary(101, 2000)), ("r1", standby(101, 1000))]
+    assert r1(told(*outcomes, ("r1", NotNow(102)))).state is HostState.ONLINE
+    assert r1(told(*outcomes, ("r1", NotNow(125)))).state is HostState.LAGGING
+
+
+def test_silent_primary_is_offline_and_keeps_its_last_position() -> None:
+    """It is offline with the reason, and its timeline is still known."""
+    host = told(P1, ("default", Failure(101, "connection refused"))).primary
+    assert (host.state, host.why, host.timeline, host.replay_lsn) == (HostState.OFFLINE, "connection refused", 1, 1000)
+
+
+def test_primary_that_is_a_standby_is_offline() -> None:
+    """An alias that points at a standby is no primary, and its position is no sample."""
+    topology = told(("default", standby(100, 1000)))
+    assert (topology.primary.state, topology.samples) == (HostState.OFFLINE, ())
+    assert "standby" in topology.primary.why
+
+
+def test_drained_replica_does_not_age_while_the_primary_is_silent() -> None:
+    """What the dead primary did not send will not come: the lag stays what it was, and reads go on."""
+    outcomes = [P1, ("r1", standby(100, 1000)), ("default", primary(101, 2000)), ("default", Failure(102, "gone"))]
+    host = r1(told(*outcomes, ("r1", standby(500, 1500, received_lsn=1500))))
+    assert (host.state, host.lag_seconds, host.delay_seconds) == (HostState.ONLINE, 0, None)
+
+
+def test_undrained_replica_ages_while_the_primary_is_silent() -> None:
+    """A replica that has more to replay and does not is lagging."""
+    outcomes = [P1, ("r1", standby(100, 1000)), ("default", primary(101, 2000)), ("default", Failure(102, "gone"))]
+    assert r1(told(*outcomes, ("r1", standby(500, 1500, received_lsn=2000)))).state is HostState.LAGGING
+
+
+# --- The primary was never seen ---
+
+GONE = ("default", Failure(99, "connection refused"))
+
+
+def test_replica_is_online_without_primary_once_replay_has_ended() -> None:
+    """Two answers with the same position, at the end of what was received, are needed."""
+    assert r1(told(GONE, ("r1", standby(100, 1000)))).state is HostState.UNKNOWN
+    assert r1(told(GONE, ("r1", standby(100, 1000)), ("r1", standby(101, 1000)))).state is HostState.ONLINE
+
+
+@pytest.mark.parametrize("changes", [{"received_lsn": 2000}, {"is_replay_paused": True}])
+def test_replica_with_more_to_replay_is_not_used_without_primary(changes: dict[str, Any]) -> None:
+    """Received but not replayed, or paused: unknown."""
+    assert r1(told(GONE, ("r1", standby(100, 1000, **changes)), ("r1", standby(101, 1000, **changes)))).state is HostState.UNKNOWN
+
+
+def test_only_the_replica_that_is_ahead_is_used_without_primary() -> None:
+    """The one behind is not used while the other answers."""
+    outcomes = [GONE, *[(alias, standby(at, lsn)) for at in (100, 101) for alias, lsn in (("r1", 1000), ("r2", 1001))]]
+    assert [host.alias for host in told(*outcomes).online] == ["r2"]
+    assert [host.alias for host in told(*outcomes, ("r2", Failure(102, "gone"))).online] == ["r1"]
+
+
+# --- Diverged ---
+
+
+def diverged(*outcomes: tuple[str, Outcome]) -> bool:
+    return r1(told(P1, ("r1", standby(100, 1000)), *outcomes)).state is HostState.DIVERGED
+
+
+def test_ahead_of_an_earlier_sample_proves_nothing() -> None:
+    """A healthy replica has replayed what the primary wrote since it was sampled."""
+    assert not diverged(("r1", standby(100.2, 1100)))
+
+
+def test_ahead_of_a_later_sample_is_diverged() -> None:
+    """It has WAL that the primary never wrote."""
+    assert diverged(("r1", standby(100.2, 1100)), ("default", primary(101, 1050)))
+
+
+def test_ahead_is_found_also_when_the_replica_answered_again_meanwhile() -> None:
+    """The answer before the latest counts, too."""
+    assert diverged(("r1", standby(100.2, 1100)), ("r1", standby(100.99, 1100)), ("default", primary(101, 1050)))
+
+
+def test_diverged_stays_diverged_when_the_primary_overtakes_it() -> None:
+    """Passing its position does not undo what the primary never wrote."""
+    assert diverged(
+        ("r1", standby(100.2, 1100)), ("default", primary(101, 1050)), ("default", primary(102, 9000)), ("r1", standby(103, 1100))
+    )
+
+
+def test_diverged_stays_diverged_while_the_primary_is_silent() -> None:
+    """A moment without the primary proves nothing better."""
+    assert diverged(
+        ("r1", standby(100.2, 1100)), ("default", primary(101, 1050)), ("default", Failure(102, "gone")), ("r1", standby(103, 1100))
+    )
+
+
+def test_rebuilt_replica_is_welcome_again() -> None:
+    """A position before the one that it should not have had shows that it was made anew."""
+    outcomes = [("r1", standby(100.2, 1100)), ("default", primary(101, 1050)), ("r1", standby(102, 1050))]
+    assert r1(told(P1, ("r1", standby(100, 1000)), *outcomes)).state is HostState.ONLINE
+
+
+def test_streaming_on_the_primarys_timeline_ends_divergence() -> None:
+    """A primary does not stream to a standby that is ahead of it."""
+    outcomes = [("r1", standby(100.2, 1100)), ("default", primary(101, 1050)), ("default", primary(102, 2000))]
+    assert not diverged(*outcomes, ("r1", standby(103, 2000, is_timeline_certain=True)))
+
+
+def test_other_system_identifier_is_diverged() -> None:
+    """A server of another cluster is no replica."""
+    assert diverged(("r1", standby(101, 1000, system_identifier=8)))
+
+
+def test_unknown_system_identifier_is_tolerated() -> None:
+    """Where control data cannot be read, nothing can be compared."""
+    assert not diverged(("r1", standby(101, 1000, system_identifier=None)))
+
+
+def test_promoted_while_the_primary_answers_is_diverged() -> None:
+    """At first it is only not used; an answer of the primary that comes later proves it."""
+    promoted = ("r1", standby(101, 1100, in_recovery=False, timeline=2))
+    assert r1(told(P1, promoted)).state is HostState.UNKNOWN
+    assert diverged(promoted, ("default", primary(102, 1050)))
+
+
+def test_promoted_while_the_primary_is_gone_is_online() -> None:
+    """It is in sync with itself, but its position says nothing about the old primary's."""
+    host = r1(told(P1, ("default", Failure(101, "gone")), ("r1", standby(102, 1100, in_recovery=False, timeline=2))))
+    assert (host.state, host.replay_lsn, host.delay_seconds) == (HostState.ONLINE, None, None)
+
+
+def test_promoted_beside_a_living_primary_stays_out_when_that_goes_silent() -> None:
+    """What was proved while the primary answered stays true while it does not."""
+    promoted = ("r1", standby(101, 1100, in_recovery=False, timeline=2))
+    assert diverged(promoted, ("default", primary(102, 1050)), ("default", Failure(103, "gone")), ("r1", promoted[1]))
+
+
+def test_failover_seen_by_the_replica_first_does_not_make_it_diverged() -> None:
+    """The new primary is asked before the death of the old one is noticed: it is used once that is."""
+    promoted = ("r1", standby(101, 1100, in_recovery=False, timeline=2))
+    assert r1(told(P1, promoted, ("default", Failure(101.01, "gone")), promoted)).state is HostState.ONLINE
+
+
+# --- Timelines ---
+
+NEW_PRIMARY = ("default", primary(101, 2000, timeline=2))
+
+
+def test_streaming_on_the_new_timeline_is_online() -> None:
+    """With pg_monitor a failover is over as soon as the replica follows."""
+    assert r1(told(P1, NEW_PRIMARY, ("r1", standby(102, 2000, timeline=2, is_timeline_certain=True)))).state is HostState.ONLINE
+
+
+def test_streaming_on_the_old_timeline_is_diverged() -> None:
+    """It follows somebody else, whatever its position."""
+    assert r1(told(P1, NEW_PRIMARY, ("r1", standby(102, 2000, timeline=1, is_timeline_certain=True)))).state is HostState.DIVERGED
+
+
+def test_control_data_of_the_old_timeline_is_not_enough() -> None:
+    """Without pg_monitor the replica is not used until its control data shows the new timeline, and the reason says what to grant."""
+    host = r1(told(P1, NEW_PRIMARY, ("r1", standby(102, 2000, timeline=1))))
+    assert host.state is HostState.UNKNOWN
+    assert "pg_monitor" in host.why
+    assert r1(told(P1, NEW_PRIMARY, ("r1", standby(400, 2000, timeline=2)))).state is HostState.ONLINE
+
+
+@pytest.mark.parametrize(("outcomes", "state"), [([P1], HostState.ONLINE), ([P1, NEW_PRIMARY], HostState.UNKNOWN)])
+def test_invisible_timeline_is_tolerated_until_the_primary_changes_its_own(outcomes: list[tuple[str, Outcome]], state: HostState) -> None:
+    """Where nothing can be seen, only a change is suspicious."""
+    assert r1(told(*outcomes, ("r1", standby(102, 2000, timeline=None)))).state is state
+
+
+def test_new_timeline_makes_everybody_prove_themselves_again() -> None:
+    """Samples of the old timeline are forgotten, and so is who had reached them."""
+    topology = told(P1, ("r1", standby(100, 1000)), NEW_PRIMARY, ("r1", standby(102, 1500, timeline=2, is_timeline_certain=True)))
+    assert [sample.lsn for sample in topology.samples] == [2000]
+    assert r1(topology).state is HostState.UNKNOWN
+
+
+def test_crashed_primary_that_lost_wal_keeps_its_replicas() -> None:
+    """Samples beyond its new position go; a replica that never had what was lost stays online."""
+    topology = told(
+        P1, ("r1", standby(100, 1000)), ("default", primary(101, 1500)), ("default", primary(102, 1200)), ("r1", standby(103, 1200))
+    )
+    assert [sample.lsn for sample in topology.samples] == [1000, 1200]
+    assert r1(topology).state is HostState.ONLINE
+
+
+def test_mirror_is_online_without_any_probe() -> None:
+    """A test mirror is the primary itself."""
+    blank = Topology(primary=BLANK.primary, replicas=(Host(alias="r1", is_mirror=True),))
+    assert assess(blank, ClusterHistory(), 20).online[0].lag_seconds == 0
+
+
+# --- Samples ---
+
+
+def test_horizon_covers_three_times_the_threshold() -> None:
+    """At least a minute."""
+    assert [horizon_seconds(lag) for lag in (None, 1, 20, 100)] == [60, 60, 60, 300]
+
+
+def test_old_samples_are_forgotten_but_for_one() -> None:
+    """The oldest is as old as the horizon at least."""
+    samples: tuple[Sample, ...] = ()
+    for second in range(200):
+        samples = with_sample(samples, Sample(second, second), 60)
+    assert [samples[0].at, samples[-1].at] == [139, 199]
+
+
+@given(st.lists(st.tuples(st.floats(0.001, 100), st.integers(-3, 5)), max_size=60))
+def test_samples_ascend_and_end_with_the_newest(steps: list[tuple[float, int]]) -> None:
+    """Whatever the primary does, both fields ascend, and the newest sample is the last."""
+    samples: tuple[Sample, ...] = ()
+    at, lsn = 0.0, 100
+    for seconds, written in steps:
+        at, lsn = at + seconds, lsn + written
+        samples = with_sample(samples, Sample(at, lsn), 60)
+        assert samples[-1] == (Sample(at, lsn))
+        assert list(samples) == sorted(samples, key=lambda sample: (sample.at, sample.lsn))
+        assert [sample.lsn for sample in samples] == sorted(sample.lsn for sample in samples)
+
+
+def test_frequent_samples_do_not_pile_up() -> None:
+    """However short the interval, their number is bounded."""
+    samples: tuple[Sample, ...] = ()
+    for step in range(30_000):
+        samples = with_sample(samples, Sample(step / 400, step), 60)
+    assert len(samples) <= 2 * MAX_SAMPLES
+    assert samples[0].at <= samples[-1].at - 60
+
+
+@given(
+    st.lists(st.tuples(st.sampled_from(["default", "r1", "r2"]), st.integers(0, 30), st.integers(900, 1100), st.booleans()), max_size=30)
+)
+def test_lag_is_never_negative(steps: list[tuple[str, int, int, bool]]) -> None:
+    """Whatever order the answers come in, numbers of an answering host make sense."""
+    at = 100.0
+    history = ClusterHistory()
+    for alias, seconds, lsn, works in steps:
+        at += seconds
+        outcome: Outcome = Failure(at, "gone") if not works else primary(at, lsn) if alias == "default" else standby(at, lsn)
+        history = recorded(history, alias, outcome)
+        for host in assess(BLANK, history, 20).replicas:
+            assert (host.lag_seconds or 0) >= 0
+            assert (host.lag_bytes or 0) >= 0
+            assert (host.delay_seconds or 0) >= 0
+            assert host.state is not HostState.ONLINE or host.lag_seconds is None or host.lag_seconds <= 20

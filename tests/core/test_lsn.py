@@ -1,0 +1,56 @@
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from django_pglb.core.lsn import Pointer, format_lsn, later, normalise, parse_lsn
+
+SEGMENT = 16 * 1024 * 1024
+POINTERS = st.builds(Pointer, st.integers(1, 9), st.integers(0, 2**64 - 1)) | st.none()
+
+
+@given(st.integers(0, 2**64 - 1))
+def test_text_round_trips(lsn: int) -> None:
+    """A position survives being printed and parsed."""
+    assert parse_lsn(format_lsn(lsn)) == lsn
+
+
+@pytest.mark.parametrize("text", ["", "0", "/", "0/", "/0", "G/0", "0/0 ", "0/123456789", "1" * 100, "0/0\n", "-1/0", "0/0/0"])
+def test_anything_but_a_position_is_refused(text: str) -> None:
+    """Text that PostgreSQL would not print raises ValueError."""
+    with pytest.raises(ValueError, match="not a WAL position"):
+        parse_lsn(text)
+
+
+@pytest.mark.parametrize(
+    ("lsn", "expected"),
+    [
+        (5 * SEGMENT + 40, 5 * SEGMENT),
+        (5 * SEGMENT + 8192 + 24, 5 * SEGMENT + 8192),
+        (5 * SEGMENT + 24, 5 * SEGMENT + 24),
+        (5 * SEGMENT + 8192 + 40, 5 * SEGMENT + 8192 + 40),
+        (5 * SEGMENT + 8192 + 32, 5 * SEGMENT + 8192 + 32),
+        (5 * SEGMENT, 5 * SEGMENT),
+    ],
+)
+def test_a_position_behind_a_page_header_is_rounded_down(lsn: int, expected: int) -> None:
+    """Only the positions directly after a header move, to the start of their page."""
+    assert normalise(lsn) == expected
+
+
+@given(st.integers(0, 2**63))
+def test_normalising_goes_back_by_a_header_at_most(lsn: int) -> None:
+    """Nothing but a header lies between a position and its normal form, and normal forms stay."""
+    assert lsn - normalise(lsn) in (0, 24, 40)
+    assert normalise(normalise(lsn)) == normalise(lsn)
+
+
+@given(POINTERS, POINTERS, POINTERS)
+def test_merging_pointers_commutes_and_never_goes_back(a: Pointer | None, b: Pointer | None, c: Pointer | None) -> None:
+    """The order and the number of merges do not matter, and the result is no earlier than any part."""
+    assert later(a, b) == later(b, a)
+    assert later(a, later(b, c)) == later(later(a, b), c)
+    assert later(a, a) == a
+    merged = later(a, b)
+    assert all(merged is not None and merged >= part for part in (a, b) if part is not None)

@@ -1,0 +1,36 @@
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from django_pglb.core.decision import Decision, DecisionCount, Reason
+from django_pglb.core.lsn import Pointer
+from django_pglb.core.routing_session import UNBOUND, Bound, RoutingSession
+
+TIMES = st.integers(0, 10**6).map(float)
+BOUNDS = st.builds(Bound, st.none() | st.builds(Pointer, st.integers(1, 3), st.integers(0, 2**64 - 1), TIMES), TIMES)
+
+
+@given(BOUNDS, BOUNDS)
+def test_merging_bounds_commutes_repeats_harmlessly_and_never_goes_back(a: Bound, b: Bound) -> None:
+    """Whoever is bound by both is bound by the later of each part."""
+    merged = a.merged(b)
+    assert merged == b.merged(a) == merged.merged(a)
+    assert a.merged(UNBOUND) == a
+    assert merged.pinned_until >= a.pinned_until
+
+
+def test_shifting_to_another_clock_and_back_changes_nothing() -> None:
+    """Only times move, and those that are absent stay absent."""
+    bound = Bound(Pointer(1, 5, 100.0), 200.0)
+    assert bound.shifted(50) == Bound(Pointer(1, 5, 150.0), 250.0)
+    assert bound.shifted(50).shifted(-50) == bound
+    assert Bound(Pointer(1, 5)).shifted(50) == Bound(Pointer(1, 5))
+
+
+def test_decisions_are_counted_by_alias_and_reason() -> None:
+    """The tally of a unit of work keeps the order of first use."""
+    routing = RoutingSession()
+    for decision in (Decision("replica1", Reason.REPLICA), Decision("default", Reason.WRITE), Decision("replica1", Reason.REPLICA)):
+        routing.cluster("default").count(decision)
+    assert routing.decisions() == (DecisionCount("replica1", Reason.REPLICA, 2), DecisionCount("default", Reason.WRITE, 1))

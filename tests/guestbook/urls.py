@@ -1,0 +1,24 @@
+"""One path per view, named after it."""
+
+from __future__ import annotations
+
+from django.urls import path
+
+from . import views
+
+NAMES = (
+    "newest",
+    "write",
+    "write_then_read",
+    "write_async",
+    "write_raw",
+    "write_on_commit",
+    "write_and_fail",
+    "whoami",
+    "nothing",
+    "sign_in",
+    "sign_out",
+    "search",
+)
+
+urlpatterns = [path(f"{name}/", getattr(views, name), name=name) for name in NAMES]

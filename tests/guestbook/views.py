@@ -1,0 +1,75 @@
+"""Small views that answer in JSON: what they read, and which host served it."""
+
+from __future__ import annotations
+
+from django.contrib.auth import authenticate, login, logout
+from django.db import connection, transaction
+from django.http import HttpRequest, JsonResponse
+
+from django_pglb import replica_reads
+
+from .models import Entry
+
+
+def newest(request: HttpRequest) -> JsonResponse:
+    entry = Entry.objects.order_by("-pk").first()
+    return JsonResponse({"text": entry and entry.text})
+
+
+def write(request: HttpRequest) -> JsonResponse:
+    entry = Entry.objects.create(text=request.POST.get("text") or request.GET.get("text", ""))
+    return JsonResponse({"pk": entry.pk})
+
+
+def write_then_read(request: HttpRequest) -> JsonResponse:
+    Entry.objects.create(text="x")
+    return JsonResponse({"count": Entry.objects.count()})
+
+
+async def write_async(request: HttpRequest) -> JsonResponse:
+    entry = await Entry.objects.acreate(text=request.POST["text"])
+    return JsonResponse({"pk": entry.pk})
+
+
+def write_raw(request: HttpRequest) -> JsonResponse:
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "WITH new AS (INSERT INTO guestbook_entry (text, created) VALUES (%s, now()) RETURNING id) SELECT id FROM new",
+            [request.GET["text"]],
+        )
+        return JsonResponse({"pk": cursor.fetchone()[0]})
+
+
+def write_on_commit(request: HttpRequest) -> JsonResponse:
+    with transaction.atomic():
+        transaction.on_commit(lambda: Entry.objects.create(text=request.GET["text"]))
+    return JsonResponse({})
+
+
+def write_and_fail(request: HttpRequest) -> JsonResponse:
+    Entry.objects.create(text=request.GET["text"])
+    raise RuntimeError("after the write")
+
+
+def whoami(request: HttpRequest) -> JsonResponse:
+    return JsonResponse({"user": request.user.get_username()})
+
+
+def nothing(request: HttpRequest) -> JsonResponse:
+    return JsonResponse({})
+
+
+def sign_in(request: HttpRequest) -> JsonResponse:
+    user = authenticate(request, username=request.POST["username"], password=request.POST["password"])
+    login(request, user)
+    return JsonResponse({"user": user.get_username()})
+
+
+def sign_out(request: HttpRequest) -> JsonResponse:
+    logout(request)
+    return JsonResponse({})
+
+
+@replica_reads()
+def search(request: HttpRequest) -> JsonResponse:
+    return JsonResponse({"count": Entry.objects.count()})

@@ -1,0 +1,101 @@
+"""Targets, checkers and hosts that never answer, for tests of the checker."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import socket
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from django_pglb.core.config import ClusterConfig, ReplicaConfig
+from django_pglb.core.topology import Host, HostState
+from django_pglb.health.checker import Checker
+from django_pglb.health.target import Target, target_from_params
+from django_pglb.testing import PLAIN_ROLE, Cluster, PostgresHost, wait_until
+
+PRIMARY = "primary"
+FAST = {"check_interval": 0.1, "check_timeout": 1.0}
+
+
+def target_of(host: PostgresHost, *, user: str = PLAIN_ROLE, password: str | None = None, **options: Any) -> Target:
+    params = {"host": host.host, "port": host.port, "dbname": "postgres", "user": user, "password": password}
+    return target_from_params(host.name, params, is_primary=host.name == PRIMARY, **options)
+
+
+def targets_of(cluster: Cluster, **options: Any) -> list[Target]:
+    return [target_of(host, **options) for host in cluster.hosts]
+
+
+def target_at(alias: str, host: str, port: int, *, is_mirror: bool = False, **params: Any) -> Target:
+    known = {"host": host, "port": port, "dbname": "x", "user": "x", **params}
+    return target_from_params(alias, known, is_primary=alias in {PRIMARY, "primary_too"}, is_mirror=is_mirror)
+
+
+def config_for(targets: list[Target], **changes: Any) -> ClusterConfig:
+    replicas = tuple(ReplicaConfig(alias=target.alias) for target in targets if not target.is_primary)
+    return ClusterConfig(primary=next(target.alias for target in targets if target.is_primary), replicas=replicas, **{**FAST, **changes})
+
+
+@contextlib.contextmanager
+def checking(targets: list[Target], *, resolve: Any = None, on_change: Any = None, **changes: Any) -> Iterator[Checker]:
+    """A checker that runs, and is stopped at the end."""
+    config = config_for(targets, **changes)
+    arguments = {} if resolve is None else {"resolve": resolve}
+    checker = Checker({config.primary: targets}, {config.primary: config}, on_change=on_change, **arguments)
+    checker.ensure_running()
+    try:
+        yield checker
+    finally:
+        checker.stop()
+
+
+def host_of(checker: Checker, alias: str) -> Host:
+    return checker.topology(PRIMARY).by_alias[alias]
+
+
+def wait_for_states(checker: Checker, timeout: float = 15, **wanted: HostState) -> None:
+    wait_until(
+        lambda: {alias: host_of(checker, alias).state for alias in wanted} == wanted, timeout=timeout, what=f"the checker to see {wanted}"
+    )
+
+
+def wait_until_online(checker: Checker) -> None:
+    hosts = checker.topology(PRIMARY).by_alias
+    wait_for_states(checker, **dict.fromkeys(hosts, HostState.ONLINE))
+
+
+@contextlib.contextmanager
+def deaf_port() -> Iterator[int]:
+    """A port that accepts connections and never says a word."""
+    with socket.create_server(("127.0.0.1", 0), backlog=200) as server:
+        yield server.getsockname()[1]
+
+
+@contextlib.contextmanager
+def hanging_resolver() -> Iterator[Any]:
+    """A resolver that never answers for names that begin with "hang", until the end."""
+    over = threading.Event()
+
+    def resolve(host: str, *arguments: Any) -> list[Any]:
+        if str(host).startswith("hang"):
+            over.wait()
+            raise socket.gaierror(socket.EAI_AGAIN, "gave up")
+        return socket.getaddrinfo(host, *arguments)
+
+    try:
+        yield resolve
+    finally:
+        over.set()
+
+
+def lines_about(caplog: pytest.LogCaptureFixture, alias: str) -> list[str]:
+    records = [record for record in caplog.records if record.name == "django_pglb.health"]
+    return [f"{record.levelname} {record.getMessage()}" for record in records if record.getMessage().startswith(f"{alias} ")]
+
+
+def watch_log(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, logger="django_pglb.health")

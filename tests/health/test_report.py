@@ -1,0 +1,171 @@
+"""One look at every host, and the report it makes."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import pytest
+
+from django_pglb.health.collect import collect
+from django_pglb.health.report import (
+    ALL_WELL,
+    COULD_NOT_TELL,
+    FEEDBACK,
+    NO_MONITOR,
+    NO_RECEIVER,
+    NONE_USABLE,
+    PAUSED,
+    SOME_UNUSABLE,
+    HostReport,
+    Report,
+)
+from django_pglb.health.table import format_table
+from django_pglb.health.target import Target
+from django_pglb.testing import Cluster
+
+from .aids import PRIMARY, config_for, deaf_port, hanging_resolver, target_at, target_of, targets_of
+
+
+def report_on(targets: list[Target], **changes: Any) -> Report:
+    return collect([(config_for(targets, **changes), targets)])
+
+
+def host_in(report: Report, alias: str) -> HostReport:
+    return next(host for cluster in report.clusters for host in cluster.hosts if host.alias == alias)
+
+
+def write(cluster: Cluster) -> None:
+    cluster.primary.ask("SELECT pg_current_xact_id()")
+
+
+def test_all_well(healed_cluster: Cluster) -> None:
+    """Status 0, and every column of a healthy replica is filled."""
+    write(healed_cluster)
+    healed_cluster.wait_until_replicas_caught_up()
+    report = report_on(targets_of(healed_cluster))
+    host = host_in(report, "replica1")
+    assert (report.status, host.role, host.state, host.why) == (ALL_WELL, "replica", "online", "caught up")
+    assert (host.lag_bytes, host.lag_seconds, host.timeline) == (0, 0.0, 1)
+    assert host.address == f"127.0.0.1:{healed_cluster.replicas[0].port}"
+    assert host.server_version is not None
+    assert host.position is not None
+    assert host_in(report, PRIMARY).role == "primary"
+
+
+def test_dead_replica_is_a_warning(healed_cluster: Cluster) -> None:
+    """Status 1 while another replica is usable."""
+    healed_cluster.replicas[0].stop("immediate")
+    report = report_on(targets_of(healed_cluster))
+    assert (report.status, host_in(report, "replica1").state) == (SOME_UNUSABLE, "offline")
+    assert "connection refused" in host_in(report, "replica1").why
+
+
+def test_no_usable_replica_is_critical(healed_cluster: Cluster) -> None:
+    """Status 2 when the only replica is dead."""
+    healed_cluster.replicas[0].stop("immediate")
+    assert report_on(targets_of(healed_cluster)[:2]).status == NONE_USABLE
+
+
+def test_dead_primary_is_critical_and_replicas_are_still_judged(healed_cluster: Cluster) -> None:
+    """Status 2, although the replicas could be read from."""
+    healed_cluster.primary.stop("immediate")
+    report = report_on(targets_of(healed_cluster))
+    assert (report.status, host_in(report, PRIMARY).state, host_in(report, "replica1").state) == (NONE_USABLE, "offline", "online")
+
+
+def test_standby_as_primary_is_critical(healed_cluster: Cluster) -> None:
+    """An alias for writes that points at a standby is no primary."""
+    replica = healed_cluster.replicas[0]
+    report = report_on([target_at(PRIMARY, replica.host, replica.port, dbname="postgres", user="plain")])
+    assert (report.status, "standby" in host_in(report, PRIMARY).why) == (NONE_USABLE, True)
+
+
+def test_development_without_replicas_is_well(healed_cluster: Cluster) -> None:
+    """With no replica configured none is missing."""
+    assert report_on([target_of(healed_cluster.primary)]).status == ALL_WELL
+
+
+def test_lagging_counts_as_unusable(healed_cluster: Cluster) -> None:
+    """The lag in seconds is by commit times, the paused replay is named, and without a threshold it is no trouble."""
+    write(healed_cluster)
+    healed_cluster.wait_until_replicas_caught_up()
+    replica = healed_cluster.replicas[0]
+    replica.pause_replay()
+    time.sleep(0.3)
+    write(healed_cluster)
+    report = report_on(targets_of(healed_cluster), max_lag_seconds=0.2)
+    host = host_in(report, "replica1")
+    assert (report.status, host.state) == (SOME_UNUSABLE, "lagging")
+    assert 0.3 < (host.lag_seconds or 0) < 5
+    assert (host.lag_bytes or 0) > 0
+    assert PAUSED in host.advice
+    assert host_in(report_on(targets_of(healed_cluster), max_lag_seconds=None), "replica1").state == "online"
+
+
+def test_promoted_replica_is_diverged(healed_cluster: Cluster) -> None:
+    """One look suffices: the primary is asked again after the replica has answered."""
+    healed_cluster.replicas[0].promote()
+    assert host_in(report_on(targets_of(healed_cluster)), "replica1").state == "diverged"
+
+
+def test_advice(healed_cluster: Cluster) -> None:
+    """What is off, missing or not granted is said, to replicas only, until it is mended."""
+    report = report_on(targets_of(healed_cluster))
+    assert set(host_in(report, "replica1").advice) == {FEEDBACK, NO_MONITOR}
+    assert host_in(report, PRIMARY).advice == ()
+    healed_cluster.create_role("monitor", monitor=True)
+    healed_cluster.replicas[0].alter_system("hot_standby_feedback", "on")
+    healed_cluster.wait_until_replicas_caught_up()
+    assert host_in(report_on(targets_of(healed_cluster, user="monitor")), "replica1").advice == ()
+    healed_cluster.primary.stop("immediate")
+    assert NO_RECEIVER in host_in(report_on(targets_of(healed_cluster)), "replica1").advice
+
+
+def test_worst_cluster_decides(healed_cluster: Cluster) -> None:
+    """One well, one critical: critical; none at all: could not tell."""
+    well = targets_of(healed_cluster)
+    with deaf_port() as port:
+        bad = [target_at("primary_too", "127.0.0.1", port)]
+        report = collect([(config_for(well), well), (config_for(bad, check_timeout=0.2), bad)])
+    assert [cluster.status for cluster in report.clusters] == [ALL_WELL, NONE_USABLE]
+    assert report.status == NONE_USABLE
+    assert Report(clusters=()).status == COULD_NOT_TELL
+
+
+def test_mirrors_are_online_and_not_probed(healed_cluster: Cluster) -> None:
+    """A test mirror needs no server."""
+    mirror = target_at("mirror", "nowhere.invalid", 1, is_mirror=True)
+    assert host_in(report_on([target_of(healed_cluster.primary), mirror]), "mirror").state == "online"
+
+
+def test_answers_in_time_when_every_host_hangs() -> None:
+    """Two clusters of twenty replicas, deaf or unresolvable: hardly longer than the timeout, and everything is offline."""
+    with deaf_port() as port, hanging_resolver() as resolve:
+        clusters = []
+        for primary in (PRIMARY, "primary_too"):
+            hosts = [target_at(primary, "127.0.0.1", port)]
+            hosts += [target_at(f"{primary}_deaf{number}", "127.0.0.1", port) for number in range(10)]
+            hosts += [target_at(f"{primary}_lost{number}", f"hang{number}.invalid", 5432) for number in range(10)]
+            clusters.append((config_for(hosts, check_timeout=1.0), [*hosts]))
+        started_at = time.monotonic()
+        report = collect(clusters, resolve=resolve)
+        assert time.monotonic() - started_at < 2
+    assert {host.state for cluster in report.clusters for host in cluster.hosts} == {"offline"}
+    assert report.status == NONE_USABLE
+
+
+@pytest.mark.parametrize("stopped", [False, True])
+def test_table_is_aligned(healed_cluster: Cluster, stopped: bool) -> None:
+    """Every column begins, or for numbers ends, where its heading does."""
+    if stopped:
+        healed_cluster.replicas[0].stop("immediate")
+    title, headings, *rows = format_table(report_on(targets_of(healed_cluster))).splitlines()
+    assert title == "Cluster primary (maximum lag: 20 s)"
+    for row in rows[:3]:
+        for heading in ("ROLE", "STATE", "ADDRESS", "WHY"):
+            start = headings.index(heading)
+            assert row[start - 1] == " "
+            assert row[start] != " "
+        for heading in ("LAG BYTES", "TIMELINE"):
+            assert row[headings.index(heading) + len(heading) - 1] != " "

@@ -1,0 +1,1 @@
+"""The site that gunicorn serves to the load tests: every user has a register that only grows."""

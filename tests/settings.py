@@ -1,0 +1,37 @@
+"""A small site on one primary and two replicas; the fixture `site` fills in where the servers listen."""
+
+from __future__ import annotations
+
+SECRET_KEY = "tests"
+INSTALLED_APPS = [
+    "django.contrib.contenttypes",
+    "django.contrib.auth",
+    "django.contrib.sessions",
+    "django.contrib.messages",
+    "django_pglb",
+    "tests.guestbook",
+]
+MIDDLEWARE = [
+    "django_pglb.middleware.LoadBalancingMiddleware",
+    "django.contrib.sessions.middleware.SessionMiddleware",
+    "django.contrib.auth.middleware.AuthenticationMiddleware",
+    "django.contrib.messages.middleware.MessageMiddleware",
+]
+ROOT_URLCONF = "tests.guestbook.urls"
+ALLOWED_HOSTS = ["testserver", "localhost", "127.0.0.1"]
+DATABASE_ROUTERS = ["django_pglb.routers.ReplicaRouter"]
+
+_HOST = {"ENGINE": "django_pglb.backends.postgresql", "NAME": "site", "USER": "postgres", "HOST": "127.0.0.1", "PORT": 1}
+DATABASES = {
+    "default": {**_HOST},
+    "replica1": {**_HOST, "TEST": {"MIRROR": "default"}},
+    "replica2": {**_HOST, "TEST": {"MIRROR": "default"}},
+}
+PGLB = {"default": {"REPLICAS": ["replica1", "replica2"], "CHECK_INTERVAL": 0.2}}
+CACHES = {"default": {"BACKEND": "django_redis.cache.RedisCache", "LOCATION": "redis://127.0.0.1:1/0"}}
+
+PGLB["default"]["DEBUG_HEADER"] = True
+
+USE_TZ = True
+DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
+PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]

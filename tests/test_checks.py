@@ -1,0 +1,358 @@
+"""System checks: each way to get the settings wrong has words of its own, and finding it needs no server."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from io import StringIO
+from typing import Any
+
+import pytest
+from django.conf import settings
+from django.contrib.sessions.middleware import SessionMiddleware
+from django.core.checks import CheckMessage, registry, run_checks
+from django.core.exceptions import ImproperlyConfigured
+from django.core.management import call_command
+from django.core.management.base import SystemCheckError
+from django.db.backends.signals import connection_created
+from django.test import override_settings
+from django_redis.cache import RedisCache
+
+from django_pglb import conf
+from django_pglb.middleware import LoadBalancingMiddleware
+from django_pglb.routers import ReplicaRouter
+from django_pglb.stores import CacheStore
+
+pytestmark = pytest.mark.filterwarnings("ignore:Overriding setting DATABASES")
+
+OURS = "django_pglb.middleware.LoadBalancingMiddleware"
+SESSIONS = "django.contrib.sessions.middleware.SessionMiddleware"
+ROUTER = "django_pglb.routers.ReplicaRouter"
+
+not_callable = "text"
+
+
+class OurMiddleware(LoadBalancingMiddleware):
+    pass
+
+
+class OurSessions(SessionMiddleware):
+    pass
+
+
+class OurRouter(ReplicaRouter):
+    pass
+
+
+class OtherRouter:
+    pass
+
+
+class OurCache(RedisCache):
+    pass
+
+
+class OurStore(CacheStore):
+    pass
+
+
+class StoreWithOption(CacheStore):
+    def __init__(self, *, pointer_seconds: float, cache: str = "default", shard: str) -> None:
+        super().__init__(pointer_seconds=pointer_seconds, cache=cache)
+        self.shard = shard
+
+
+def messages(**changes: Any) -> list[CheckMessage]:
+    """Our messages with some settings changed."""
+    with override_settings(**changes):
+        return [message for message in run_checks() if str(message.id).startswith("django_pglb.")]
+
+
+def ids(**changes: Any) -> list[str]:
+    return [str(message.id).removeprefix("django_pglb.") for message in messages(**changes)]
+
+
+def cluster(**options: Any) -> dict[str, Any]:
+    return {"PGLB": {"default": {"REPLICAS": ["replica1", "replica2"], **options}}}
+
+
+def databases(alias: str, /, **changes: Any) -> dict[str, Any]:
+    """The test databases with some settings of one alias changed; None takes one away."""
+    changed = {name: value for name, value in {**settings.DATABASES[alias], **changes}.items() if value is not None}
+    return {"DATABASES": {**settings.DATABASES, alias: changed}}
+
+
+def middleware(*paths: str) -> dict[str, Any]:
+    rest = [path for path in settings.MIDDLEWARE if path not in {OURS, SESSIONS}]
+    return {"MIDDLEWARE": [*paths, *rest]}
+
+
+def caches(backend: str) -> dict[str, Any]:
+    return {"CACHES": {"default": {"BACKEND": backend, "LOCATION": "redis://127.0.0.1:1/0"}}}
+
+
+def test_the_test_site_has_no_problem() -> None:
+    """Acceptable settings print nothing."""
+    assert ids() == []
+
+
+# Settings, the id, and words that the message must have.
+WRONG: dict[str, tuple[dict[str, Any], str, Iterable[str]]] = {
+    "not a dict": ({"PGLB": ["replica1"]}, "E001", ["PGLB", "a list"]),
+    "unknown primary": ({"PGLB": {"defualt": {"REPLICAS": []}}}, "E002", ['PGLB["defualt"]', 'did you mean "default"?']),
+    "cluster not a dict": ({"PGLB": {"default": ["replica1"]}}, "E003", ['PGLB["default"]', "a list"]),
+    "unknown key": (cluster(MAX_LAG_SECNDS=5), "E004", ['PGLB["default"]["MAX_LAG_SECNDS"]', 'did you mean "MAX_LAG_SECONDS"?']),
+    "wrong type": (cluster(CHECK_TIMEOUT="1"), "E005", ['PGLB["default"]["CHECK_TIMEOUT"]', 'not "1"']),
+    "out of range": (cluster(POINTER_SECONDS=-1), "E006", ["more than 0", "not -1"]),
+    "not a choice": (cluster(ON_STORE_ERROR="prmary"), "E007", ['did you mean "primary"?']),
+    "not offered": (cluster(CONSISTENCY="monotonic"), "E008", ['"monotonic" is not offered']),
+    "setting not offered": ({"PGLB_TASK_CONSISTENCY": "always"}, "E008", ["PGLB_TASK_CONSISTENCY", "does not offer"]),
+    "enabled not a bool": ({"PGLB_ENABLED": "0"}, "E009", ["PGLB_ENABLED", 'not "0"']),
+    "replicas missing": ({"PGLB": {"default": {}}}, "E010", ["REPLICAS is missing"]),
+    "replicas a string": (cluster(REPLICAS="replica1"), "E011", ["one string"]),
+    "unknown replica": (cluster(REPLICAS=["replca1"]), "E012", ['did you mean "replica1"?']),
+    "replica twice": (cluster(REPLICAS=["replica1", "replica1"]), "E013", ["listed twice"]),
+    "replica in two clusters": (
+        {"PGLB": {"default": {"REPLICAS": ["replica2"]}, "replica1": {"REPLICAS": ["replica2"]}}},
+        "E014",
+        ['PGLB["replica1"]["REPLICAS"]', 'also listed in PGLB["default"]["REPLICAS"]'],
+    ),
+    "replica a primary": (
+        {"PGLB": {"default": {"REPLICAS": ["replica1"]}, "replica1": {"REPLICAS": []}}},
+        "E015",
+        ["is a primary as well"],
+    ),
+    "primary its own replica": (cluster(REPLICAS=["default"]), "E016", ["the primary itself"]),
+    "unknown replica option": (cluster(REPLICAS={"replica1": {"WIEGHT": 1}}), "E017", ['did you mean "WEIGHT"?']),
+    "methods a string": (cluster(REPLICA_METHODS="GET"), "E018", ["REPLICA_METHODS", "one string"]),
+    "method in lower case": (cluster(REPLICA_METHODS=["get"]), "E019", ['"get"', "upper-case"]),
+    "not a method": (cluster(REPLICA_METHODS=["GET HEAD"]), "E020", ['"GET HEAD"']),
+    "not a dotted path": (cluster(IDENTITY="from_request"), "E021", ["IDENTITY", "dotted path"]),
+    "unknown store option": (cluster(STORE={"CAHCE": "default"}), "E022", ['did you mean "CACHE"?']),
+    "store lacks an option": (
+        cluster(STORE={"BACKEND": f"{__name__}.StoreWithOption"}),
+        "E022",
+        ['PGLB["default"]["STORE"]', "missing a required argument: 'shard'"],
+    ),
+    "identity not there": (cluster(IDENTITY="shop.identity.who"), "E023", ['PGLB["default"]["IDENTITY"]', "No module named 'shop'"]),
+    "identity not callable": (cluster(IDENTITY=f"{__name__}.not_callable"), "E024", ["IDENTITY", "cannot be called"]),
+    "store not there": (cluster(STORE={"BACKEND": "shop.Store"}), "E025", ['["STORE"]["BACKEND"]', "No module named 'shop'"]),
+    "not a store": (cluster(STORE={"BACKEND": f"{__name__}.OtherRouter"}), "E026", ["is not a store"]),
+    "unknown cache": (cluster(STORE={"CACHE": "defualt"}), "E027", ['["STORE"]["CACHE"]', 'did you mean "default"?']),
+    "cache not atomic": (caches("django.core.cache.backends.redis.RedisCache"), "E028", ["django.core.cache.backends.redis.RedisCache"]),
+    "engine of the primary": (databases("default", ENGINE="django.db.backends.postgresql"), "E029", ['DATABASES["default"]["ENGINE"]']),
+    "engine of a replica": (databases("replica2", ENGINE="django.db.backends.sqlite3"), "E029", ['DATABASES["replica2"]["ENGINE"]']),
+    "engine not there": (databases("replica1", ENGINE="shop.engine"), "E029", ["cannot be loaded"]),
+    "no engine": (databases("replica1", ENGINE=None), "E029", ['DATABASES["replica1"]["ENGINE"]: not set']),
+    "no middleware": (middleware(SESSIONS), "E030", ["MIDDLEWARE", "missing"]),
+    "middleware below sessions": (middleware(SESSIONS, OURS), "E031", ["MIDDLEWARE", "below"]),
+    "middleware below other sessions": (middleware(f"{__name__}.OurSessions", OURS), "E031", ["OurSessions"]),
+    "no router": ({"DATABASE_ROUTERS": [f"{__name__}.OtherRouter"]}, "E032", ["DATABASE_ROUTERS", "missing"]),
+    "identities differ": (
+        {"PGLB": {"default": {"REPLICAS": []}, "replica1": {"REPLICAS": [], "IDENTITY": f"{__name__}.cluster"}}},
+        "E033",
+        ['PGLB["replica1"]["IDENTITY"]', "differs"],
+    ),
+    "pointer too short": (cluster(POINTER_SECONDS=30), "W002", ["POINTER_SECONDS", "MAX_LAG_SECONDS = 20"]),
+    "lag unlimited": (cluster(MAX_LAG_SECONDS=None), "W003", ["MAX_LAG_SECONDS", "None"]),
+    "cache not atomic in debug": ({"DEBUG": True, **caches("django.core.cache.backends.locmem.LocMemCache")}, "W004", ["LocMemCache"]),
+    "router not first": ({"DATABASE_ROUTERS": [f"{__name__}.OtherRouter", ROUTER]}, "W005", ["DATABASE_ROUTERS", "OtherRouter"]),
+    "router below an instance": ({"DATABASE_ROUTERS": [OtherRouter(), ROUTER]}, "W005", ["OtherRouter"]),
+    "no mirror": (databases("replica1", TEST=None), "W006", ['DATABASES["replica1"]["TEST"]["MIRROR"]', "not set"]),
+    "other mirror": (databases("replica1", TEST={"MIRROR": "replica2"}), "W006", ['is "replica2"']),
+    "other name": (databases("replica1", NAME="shop"), "W007", ['DATABASES["replica1"]["NAME"]', '"shop"']),
+    "other sslmode": (databases("replica1", OPTIONS={"sslmode": "require"}), "W008", ["sslmode", '"require"', '"prefer"']),
+    "atomic requests on a replica": (databases("replica1", ATOMIC_REQUESTS=True), "W009", ['DATABASES["replica1"]["ATOMIC_REQUESTS"]']),
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_a_wrong_setting_is_named(name: str) -> None:
+    """The one message of our checks has the id, the level, the setting and the words."""
+    changes, check, words = WRONG[name]
+    found = [message for message in messages(**changes) if message.id == f"django_pglb.{check}"]
+    assert len(found) == 1, messages(**changes)
+    (message,) = found
+    assert message.is_serious() == check.startswith("E")
+    assert [word for word in words if word not in message.msg] == []
+
+
+def test_wrong_settings_have_words_of_their_own() -> None:
+    """No two ways to be wrong get the same message, and each message comes with a hint or says it all itself."""
+    texts = [
+        {message.msg for message in messages(**changes) if message.id == f"django_pglb.{check}"} for changes, check, _ in WRONG.values()
+    ]
+    assert len(set.union(*texts)) == sum(len(text) for text in texts) == len(WRONG)
+
+
+def test_the_command_prints_what_is_wrong() -> None:
+    """`manage.py check` fails and shows id, setting, guess and hint."""
+    with override_settings(**cluster(MAX_LAG_SECNDS=5)), pytest.raises(SystemCheckError) as failure:
+        call_command("check", stdout=StringIO(), stderr=StringIO())
+    printed = str(failure.value)
+    assert '(django_pglb.E004) PGLB["default"]["MAX_LAG_SECNDS"]: unknown key; did you mean "MAX_LAG_SECONDS"?' in printed
+    assert "HINT: Known are" in printed
+
+
+def test_every_mistake_is_shown_at_once() -> None:
+    """A broken key hides neither the other keys' problems nor those around the package."""
+    changes = {**cluster(CHEK=1, CHECK_TIMEOUT="1"), **middleware(SESSIONS), **databases("replica1", TEST=None), "DATABASE_ROUTERS": []}
+    assert ids(**changes) == ["E004", "E005", "W006", "E030", "E032"]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        middleware(f"{__name__}.OurMiddleware", SESSIONS),
+        middleware("django.middleware.security.SecurityMiddleware", OURS, SESSIONS),
+        middleware("nowhere.Middleware", OURS),
+        {"DATABASE_ROUTERS": [f"{__name__}.OurRouter"]},
+        {"DATABASE_ROUTERS": [ReplicaRouter(), OtherRouter()]},
+        caches(f"{__name__}.OurCache"),
+        {**cluster(STORE={"BACKEND": "django_pglb.stores.CookieStore"}), **caches("django.core.cache.backends.locmem.LocMemCache")},
+        cluster(STORE={"BACKEND": f"{__name__}.OurStore"}),
+        cluster(STORE={"BACKEND": f"{__name__}.StoreWithOption", "SHARD": "a"}),
+        cluster(IDENTITY=f"{__name__}.cluster"),
+        cluster(REPLICAS=[]),
+        {"PGLB": {}},
+        {**databases("replica1", OPTIONS={"sslmode": "require"}, HOST="/run/postgresql")},
+        {**databases("replica1", OPTIONS={"sslmode": "prefer"})},
+        {**databases("replica1", NAME="pool", OPTIONS={"sslmode": "disable"}), **cluster(REPLICAS={"replica1": {"POOLED": True}})},
+        databases("default", ATOMIC_REQUESTS=True),
+    ],
+    ids=str,
+)
+def test_acceptable_variations_are_silent(changes: dict[str, Any]) -> None:
+    """Subclasses, instances, stores without a cache, sockets and poolers are no reason to complain."""
+    assert ids(**changes) == []
+
+
+def test_a_store_that_extends_ours_needs_an_atomic_cache_too() -> None:
+    """What a custom store inherits from the cache store, it inherits with its needs."""
+    assert ids(**cluster(STORE={"BACKEND": f"{__name__}.OurStore"}), **caches("django.core.cache.backends.dummy.DummyCache")) == ["E028"]
+
+
+@pytest.fixture
+def without_pglb(settings: Any) -> Any:
+    """The project's settings, without PGLB."""
+    del settings.PGLB
+    conf.reset()
+    return settings
+
+
+def test_an_installed_but_unconfigured_package_is_told_how_to_start(without_pglb: Any) -> None:
+    """Without PGLB there is one warning, with an example; nothing else of the project is looked at."""
+    (message,) = messages(MIDDLEWARE=[], DATABASE_ROUTERS=[])
+    assert message.id == "django_pglb.W001"
+    assert "PGLB = {" in str(message.hint)
+
+
+def test_nobody_who_switched_off_is_told_how_to_start(without_pglb: Any) -> None:
+    """Without PGLB, but switched off, there is nothing to say."""
+    assert ids(PGLB_ENABLED=False) == []
+
+
+def test_switched_off_checks_nothing() -> None:
+    """The switch works on a broken project: that is what it is for."""
+    assert (
+        ids(
+            PGLB_ENABLED=False,
+            PGLB="rubbish",
+            MIDDLEWARE=[],
+            PGLB_TASK_CONSISTENCY="always",
+            **caches("django.core.cache.backends.locmem.LocMemCache"),
+        )
+        == []
+    )
+
+
+def test_checks_open_no_connection() -> None:
+    """Nothing is connected to while all checks of the project run, database checks apart."""
+    opened: list[object] = []
+
+    def note(connection: object, **_: object) -> None:
+        opened.append(connection)
+
+    connection_created.connect(note)
+    try:
+        ids()
+        ids(**databases("replica1", TEST=None))
+    finally:
+        connection_created.disconnect(note)
+    assert opened == []
+
+
+def test_checks_run_with_every_check_command() -> None:
+    """They carry our tag and not `database`, which a plain `check` leaves out."""
+    assert registry.registry.tag_exists("django_pglb")
+    assert [message.id for message in _tagged("django_pglb")] == ["django_pglb.E030"]
+    assert _tagged("database") == []
+
+
+def _tagged(tag: str) -> list[CheckMessage]:
+    with override_settings(**middleware(SESSIONS)):
+        return run_checks(tags=[tag])
+
+
+# --- conf ---
+
+
+def test_settings_are_read_once() -> None:
+    """The same object comes back until something changes."""
+    assert conf.get_config() is conf.get_config()
+
+
+@pytest.mark.parametrize(
+    ("changes", "check"),
+    [
+        ({"PGLB": {}}, lambda config: config.clusters == {}),
+        ({"PGLB_ENABLED": False}, lambda config: not config.enabled and config.clusters == {}),
+        ({"DEBUG": True}, lambda config: config.clusters["default"].debug_header),
+    ],
+)
+def test_a_changed_setting_is_read_again(changes: dict[str, Any], check: Any) -> None:
+    """An override counts at once, and its end too."""
+    with override_settings(**cluster()):
+        before = conf.get_config()
+        assert not check(before)
+        with override_settings(**changes):
+            assert check(conf.get_config())
+        assert conf.get_config() == before
+
+
+def test_changed_databases_are_read_again() -> None:
+    """An alias that went away makes the setting that names it wrong."""
+    assert "replica1" in conf.get_config().primary_of
+    without = {alias: options for alias, options in settings.DATABASES.items() if alias != "replica1"}
+    with override_settings(DATABASES=without), pytest.raises(ImproperlyConfigured, match="replica1"):
+        conf.get_config()
+
+
+def test_nothing_runs_on_a_misread_setting() -> None:
+    """All errors are named in what is raised, every time, and warnings are not."""
+    changes = cluster(MAX_LAG_SECNDS=5, CHECK_TIMEOUT="1", POINTER_SECONDS=25)
+    with override_settings(**changes):
+        for _ in range(2):
+            with pytest.raises(ImproperlyConfigured) as raised:
+                conf.get_config()
+            first, second = str(raised.value).splitlines()
+            assert first.startswith('PGLB["default"]["MAX_LAG_SECNDS"]: unknown key; did you mean "MAX_LAG_SECONDS"?')
+            assert second.startswith('PGLB["default"]["CHECK_TIMEOUT"]: must be a number of seconds')
+
+
+def test_what_is_usable_of_misread_settings_is_told_without_raising() -> None:
+    """Django asks routers while it runs the checks: an exception there would hide what they say."""
+    with override_settings(**cluster(REPLICAS=["replica1", "nowhere"])):
+        assert conf.get_usable_config().primary_of == {"default": "default", "replica1": "default"}
+    assert conf.get_usable_config() == conf.get_config()
+
+
+def test_a_warning_stops_nothing() -> None:
+    """What is only unwise runs."""
+    with override_settings(**cluster(POINTER_SECONDS=25)):
+        assert conf.get_config().clusters["default"].pointer_seconds == 25
+
+
+def test_settings_of_later_versions_stop_the_package() -> None:
+    """A promised setting beside PGLB is refused at run time as well."""
+    with override_settings(PGLB_POINTER_HEADER="X-PGLB-Pointer"), pytest.raises(ImproperlyConfigured, match="PGLB_POINTER_HEADER"):
+        conf.get_config()

@@ -1,0 +1,265 @@
+"""A replica's trouble is not the user's."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from django.db import DatabaseError, OperationalError, connections, transaction
+from django.test import Client
+from django.test.utils import CaptureQueriesContext
+
+from django_pglb import current_decisions, placement, routing_session, runtime
+from django_pglb.core.decision import Reason
+from django_pglb.core.topology import HostState
+from django_pglb.testing import wait_until
+
+from .fix_site import Served, Site
+from .guestbook.models import Entry
+
+READS: dict[str, Callable[[], int]] = {
+    "count": lambda: Entry.objects.count(),
+    "iterator": lambda: len(list(Entry.objects.iterator(chunk_size=2))),
+    "raw cursor": lambda: _raw_count(),
+}
+
+
+def _raw_count() -> int:
+    with connections["replica1"].cursor() as cursor:
+        cursor.execute("SELECT count(*) FROM guestbook_entry")
+        return int(cursor.fetchone()[0])
+
+
+def fill(site: Site, count: int = 5) -> None:
+    Entry.objects.bulk_create([Entry(text=str(number)) for number in range(count)])
+    site.cluster.wait_until_replicas_caught_up()
+
+
+@pytest.mark.parametrize("read", READS.values(), ids=READS)
+def test_read_whose_connection_was_terminated_is_answered(site: Site, read: Callable[[], int]) -> None:
+    """The connection breaks under the unit of work, its host is well: a new connection to it answers, and it stays in the rotation."""
+    fill(site)
+    connections["replica1"].ensure_connection()
+    connections["replica2"].ensure_connection()
+    with routing_session():
+        assert read() == 5
+        ((alias, *_),) = current_decisions()
+        opened_at = connections[alias].pglb_opened_at
+        wait_until(lambda: placement.has_been_well_since(alias, opened_at), timeout=20, what="a probe")
+        site.host(alias).ask(
+            "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE datname = 'site' AND application_name = ''"
+        )
+        assert read() == 5
+        assert {(d.alias, d.reason) for d in current_decisions()} == {(alias, Reason.REPLICA)}
+    assert len(runtime.get_runtime().topology("default").online) == 2
+
+
+@pytest.mark.parametrize("read", READS.values(), ids=READS)
+def test_read_on_a_host_that_died_is_answered_by_another(site: Site, read: Callable[[], int]) -> None:
+    """The value is right, another host gave it, and the reason is failover."""
+    fill(site)
+    with routing_session():
+        assert read() == 5
+        ((alias, *_),) = current_decisions()
+        site.host(alias).kill()
+        assert read() == 5
+        other = current_decisions()[-1]
+        assert (other.alias != alias, other.reason) == (True, Reason.FAILOVER)
+
+
+def test_killed_replica_leaves_the_rotation_and_comes_back(site: Site, caplog: pytest.LogCaptureFixture) -> None:
+    """Every request is answered while it is dead, one line says that it left and one that it returned, and then it serves again."""
+    caplog.set_level(logging.INFO, logger="django_pglb.health")
+    fill(site)
+    site.cluster.replicas[0].kill()
+    served = [Served(Client().get("/newest/")) for _ in range(20)]
+    assert {alias for one in served for alias in one.aliases} == {"replica2"}
+    site.wait_for_states(replica1=HostState.OFFLINE)
+    site.cluster.replicas[0].start()
+    site.wait_for_states(replica1=HostState.ONLINE)
+    aliases = {alias for _ in range(40) for alias in Served(Client().get("/newest/")).aliases}
+    assert aliases == {"replica1", "replica2"}
+    left = [record for record in caplog.records if "replica1" in record.getMessage() and " is offline" in record.getMessage()]
+    assert len(left) == 1
+
+
+def test_all_replicas_dead_the_primary_serves(site: Site) -> None:
+    """Then the reason is that no replica is there."""
+    fill(site)
+    for replica in site.cluster.replicas:
+        replica.kill()
+    response = Client().get("/newest/")
+    assert response.json() == {"text": "4"}
+    assert Served(response).aliases == {"default"}
+    site.wait_for_states(replica1=HostState.OFFLINE, replica2=HostState.OFFLINE)
+    assert Served(Client().get("/newest/")).reasons == {Reason.NO_REPLICA}
+
+
+def test_iterator_fails_over_before_its_first_row_and_never_after(site: Site) -> None:
+    """Another server has another snapshot: a result is never stitched together from two."""
+    fill(site, 10)
+    with routing_session(), transaction.atomic(using="replica2"):
+        pass
+    with routing_session():
+        rows = Entry.objects.order_by("pk").iterator(chunk_size=2)
+        assert next(rows).text == "0"
+        ((alias, *_),) = current_decisions()
+        site.host(alias).kill()
+        with pytest.raises(DatabaseError):
+            list(rows)
+
+
+def test_failing_over_does_not_break_the_promise(site: Site) -> None:
+    """The replica that is there dies, the one that is left is behind: the primary answers the writer."""
+    fill(site)
+    site.cluster.replicas[1].pause_replay()
+    with routing_session(identity=("test", "writer")):
+        Entry.objects.create(text="new")
+    site.cluster.replicas[0].wait_until_caught_up()
+    site.cluster.replicas[0].kill()
+    with routing_session(identity=("test", "writer")):
+        assert Entry.objects.count() == 6
+        assert {d.alias for d in current_decisions()} == {"default"}
+
+
+def test_callers_own_errors_are_raised_and_take_nobody_out(site: Site) -> None:
+    """A statement timeout, a missing function: plain Django's exceptions, and the host stays."""
+    with routing_session(), connections["replica1"].cursor() as cursor:
+        with pytest.raises(DatabaseError, match="division by zero"):
+            cursor.execute("SELECT 1/0")
+        cursor.execute("SELECT 1")
+    site.wait_for_states(replica1=HostState.ONLINE)
+
+
+def test_relation_that_is_not_replayed_yet_is_read_from_the_primary(site: Site) -> None:
+    """A migration in flight: once, without an error, and the unit stays there."""
+    for replica in site.cluster.replicas:
+        replica.pause_replay()
+    with connections["default"].cursor() as cursor:
+        cursor.execute("CREATE TABLE IF NOT EXISTS migrated (n int)")
+    with routing_session(), connections["replica1"].cursor() as cursor:
+        cursor.execute("SELECT count(*) FROM migrated")
+        assert cursor.fetchone() == (0,)
+        assert Entry.objects.count() == 0
+        assert {(d.alias, d.reason) for d in current_decisions()} == {("default", Reason.FAILOVER)}
+    with connections["default"].cursor() as cursor:
+        cursor.execute("DROP TABLE migrated")
+
+
+def test_replica_connections_are_read_only_and_bounded(site: Site) -> None:
+    """Read-only by default, with keepalives and timeouts; the user's own settings win."""
+    params = connections["replica1"].get_connection_params()
+    assert params["options"] == "-c default_transaction_read_only=on"
+    assert (params["connect_timeout"], params["keepalives"], params["tcp_user_timeout"]) == (2, 1, 3000)
+    assert "options" not in connections["default"].get_connection_params()
+    settings_dict = connections["replica1"].settings_dict
+    settings_dict["OPTIONS"] = {"connect_timeout": 9, "options": "-c statement_timeout=5s"}
+    try:
+        params = connections["replica1"].get_connection_params()
+        assert (params["connect_timeout"], params["options"]) == (9, "-c statement_timeout=5s -c default_transaction_read_only=on")
+    finally:
+        settings_dict["OPTIONS"] = {}
+
+
+def test_promoted_replica_takes_no_write(site: Site) -> None:
+    """A connection that was open when its server was promoted stays read-only, so a write in disguise fails over instead."""
+    with routing_session(), connections["replica1"].cursor() as cursor:
+        cursor.execute("SELECT 1")
+    connection: Any = connections["replica1"]
+    connection.ensure_connection()
+    site.cluster.replicas[0].promote()
+    with pytest.raises(Exception, match="read-only transaction"):
+        connection.connection.execute("INSERT INTO guestbook_author (name) VALUES ('x')")
+
+
+def test_primary_connection_is_retried(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A primary that restarts is waited for, PRIMARY_ATTEMPTS times in all."""
+    from django_pglb.backends import mixin
+
+    pauses: list[float] = []
+
+    def pause(seconds: float) -> None:
+        pauses.append(seconds)
+        site.cluster.primary.start()
+
+    monkeypatch.setattr(mixin, "time", SimpleNamespace(sleep=pause, time=time.time))
+    connections["default"].close()
+    site.cluster.primary.stop()
+    try:
+        assert Entry.objects.count() == 0
+    finally:
+        site.cluster.primary.start()
+    assert len(pauses) == 1
+    assert 0.05 <= pauses[0] <= 0.1
+
+
+def test_failure_is_reported_to_the_checker_at_once(site: Site) -> None:
+    """The next unit of work does not try the dead host again."""
+    fill(site)
+    site.cluster.replicas[0].kill()
+    for _ in range(30):
+        with routing_session():
+            Entry.objects.count()
+            if any(d.reason is Reason.FAILOVER for d in current_decisions()):
+                break
+        if runtime.get_runtime().topology("default").by_alias["replica1"].state is HostState.OFFLINE:
+            break
+    assert runtime.get_runtime().topology("default").by_alias["replica1"].state is HostState.OFFLINE
+
+
+def test_debug_log_does_not_mask_the_error(site: Site) -> None:
+    """While queries are logged, a lost primary raises what plain Django raises."""
+    with CaptureQueriesContext(connections["default"]), pytest.raises(OperationalError), connections["default"].cursor() as cursor:
+        cursor.execute("SELECT pg_terminate_backend(pg_backend_pid())")
+    connections["default"].close()
+
+
+def test_statements_are_logged_where_they_ran(site: Site) -> None:
+    """assertNumQueries and the debug toolbar count a statement on the alias that answered it."""
+    captured = CaptureQueriesContext(connections["default"]), CaptureQueriesContext(connections["replica1"])
+    with captured[0] as on_default, captured[1] as on_replica, routing_session():
+        Entry.objects.using("replica1").count()
+        Entry.objects.using("replica1").create(text="x")
+    assert [len(on_replica), len(on_default)] == [1, 1]
+
+
+def test_error_of_an_extension_takes_no_replica_out(site: Site) -> None:
+    """XX000 is what extensions raise for bad input: the caller's own error."""
+    with connections["default"].cursor() as cursor:
+        cursor.execute(
+            "CREATE OR REPLACE FUNCTION fail() RETURNS int LANGUAGE plpgsql AS $$ BEGIN RAISE 'bad' USING ERRCODE = 'XX000'; END $$"
+        )
+        cursor.execute("CREATE OR REPLACE VIEW failing AS SELECT fail()")
+    site.cluster.wait_until_replicas_caught_up()
+    with routing_session(), connections["replica1"].cursor() as cursor, pytest.raises(DatabaseError, match="bad"):
+        cursor.execute("SELECT * FROM failing")
+    assert len(runtime.get_runtime().topology("default").online) == 2
+
+
+def test_position_is_taken_on_a_new_connection_if_the_old_one_died(site: Site) -> None:
+    """The commit has returned, then the connection died: the writer is bound by a pointer, not only pinned for a while."""
+    identity = ("test", "writer")
+    with routing_session(identity=identity):
+        Entry.objects.create(text="x")
+        site.cluster.primary.ask(
+            "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE datname = 'site' AND application_name = ''"
+        )
+    bound = runtime.get_runtime().load("default", [identity])
+    assert bound.pointer is not None
+    assert bound.pinned_until == 0.0
+
+
+def test_every_host_down_with_queries_logged_is_an_operational_error(site: Site) -> None:
+    """The query log must not hide what happened."""
+    fill(site)
+    with routing_session(), CaptureQueriesContext(connections["default"]), CaptureQueriesContext(connections["replica1"]):
+        Entry.objects.using("replica1").count()
+        for host in site.cluster.hosts:
+            host.kill()
+        connections["default"].close()
+        with pytest.raises(OperationalError):
+            Entry.objects.using("replica1").count()

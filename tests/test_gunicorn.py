@@ -1,0 +1,172 @@
+"""Several processes under gunicorn: each looks at the hosts itself, and sessions hold from one to the next."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from django_pglb.middleware import COOKIE_NAME
+from django_pglb.testing import Cluster, wait_until
+from django_pglb.testing.postgres import PostgresHost
+
+from .fix_served import ServedSite
+from .served.client import Answer, Device, Wire
+from .served.load import sign_in_everybody
+from .served.prepare import username
+
+WORKERS = 3
+PROBERS = "SELECT client_port, pid, query_start FROM pg_stat_activity WHERE application_name = 'django-pglb-checker'"
+LOGINS = 50
+
+on_linux = pytest.mark.skipif(sys.platform != "linux", reason="which process owns a connection is read from /proc")
+
+
+class Prober:
+    """A connection of some process's checker, as the host sees it."""
+
+    def __init__(self, port: int, backend: int, asked_at: Any) -> None:
+        self.port = port
+        self.backend = backend
+        self.asked_at = asked_at
+
+
+def probers(host: PostgresHost) -> list[Prober]:
+    with host.connect() as connection:
+        return [Prober(*row) for row in connection.execute(PROBERS)]
+
+
+def local_ports(pid: int) -> set[int]:
+    """Return the local ports of the TCP connections that a process holds, the inherited ones among them."""
+    inodes = set()
+    for descriptor in Path(f"/proc/{pid}/fd").iterdir():
+        try:
+            target = os.readlink(descriptor)  # noqa: PTH115 - a socket is not a path
+        except FileNotFoundError:
+            continue
+        inodes.update(re.findall(r"socket:\[(\d+)\]", target))
+    rows = [line.split() for line in Path(f"/proc/{pid}/net/tcp").read_text().splitlines()[1:]]
+    return {int(row[1].rpartition(":")[2], 16) for row in rows if row[9] in inodes}
+
+
+def probers_of(pid: int, host: PostgresHost, *, inherited: set[int]) -> list[Prober]:
+    """Return the connections to `host` that the checker of the process `pid` has opened itself."""
+    own = local_ports(pid) - inherited
+    return [prober for prober in probers(host) if prober.port in own]
+
+
+def wait_until_probing(site: ServedSite, pid: int, *, inherited: set[int]) -> None:
+    """Wait until every host has been asked twice by the checker of the process `pid`."""
+    for host in site.cluster.hosts:
+        asked: set[Any] = set()
+
+        def is_asked_again(host: PostgresHost = host, asked: set[Any] = asked) -> bool:
+            asked.update(prober.asked_at for prober in probers_of(pid, host, inherited=inherited))
+            return len(asked) > 1
+
+        wait_until(is_asked_again, timeout=20, what=f"process {pid} to probe {host.name} twice")
+
+
+def ports_of_master(site: ServedSite) -> set[int]:
+    """Return the local ports of the master, whose own checker goes on looking at every host."""
+    wait_until_probing(site, site.master_pid, inherited=set())
+    return local_ports(site.master_pid)
+
+
+def backends_at(ports: set[int], cluster: Cluster) -> dict[str, set[int]]:
+    """Return, per host, who serves the checkers that are connected from `ports`."""
+    return {host.name: {prober.backend for prober in probers(host) if prober.port in ports} for host in cluster.hosts}
+
+
+@pytest.fixture
+def preloaded(served_cluster: Cluster) -> Iterator[ServedSite]:
+    """The site preloaded by a master whose own checker runs, with three workers of one thread."""
+    with ServedSite(served_cluster, workers=WORKERS, threads=1, preload=True, application="wsgi_reading") as site:
+        yield site
+
+
+@on_linux
+def test_each_worker_probes_although_the_masters_checker_ran_before_the_fork(preloaded: ServedSite) -> None:
+    """Every worker has connections of its own to every host, asks on them, and leaves the master's alone."""
+    of_master = ports_of_master(preloaded)
+    workers = preloaded.worker_pids()
+    assert len(workers) == WORKERS
+    for pid in workers:
+        wait_until_probing(preloaded, pid, inherited=of_master)
+    for host in preloaded.cluster.hosts:
+        assert len({prober.backend for prober in probers(host)}) == WORKERS + 1
+
+
+@on_linux
+def test_worker_that_replaces_a_killed_one_probes_and_reads_from_replicas(preloaded: ServedSite) -> None:
+    """After `kill -9` of a worker the new one sees the hosts by itself and answers from a replica."""
+    of_master = ports_of_master(preloaded)
+    backends = backends_at(of_master, preloaded.cluster)
+    assert all(backends.values())
+    before = preloaded.worker_pids()
+    os.kill(min(before), signal.SIGKILL)
+    wait_until(lambda: len(preloaded.worker_pids() - before) == 1, timeout=20, what="gunicorn to replace the worker")
+    (replacement,) = preloaded.worker_pids() - before
+    preloaded.wait_until_online()
+    wait_until_probing(preloaded, replacement, inherited=of_master)
+    devices = sign_in_everybody(preloaded.port)
+    preloaded.cluster.wait_until_replicas_caught_up()
+    answer = read_by(replacement, preloaded, devices)
+    assert set(answer.aliases) <= {"replica1", "replica2"}
+    assert set(answer.reasons) == {"replica"}
+    assert backends_at(ports_of_master(preloaded), preloaded.cluster) == backends
+
+
+def read_by(worker: int, site: ServedSite, devices: list[Device]) -> Answer:
+    """Return the answer of a certain worker to a read; who gets a connection is not ours to choose."""
+    found: list[Answer] = []
+
+    def is_answered() -> bool:
+        with Wire(site.port) as wire:
+            found.append(wire.request("GET", "/register/", devices[len(found) % len(devices)]))
+        return found[-1].worker == str(worker)
+
+    wait_until(is_answered, timeout=20, what=f"worker {worker} to answer")
+    return found[-1]
+
+
+def sign_in_and_follow(site: ServedSite, user: int, *, forgets_pointer: bool = False) -> tuple[Answer, Answer]:
+    """Return the answers to a login and to the page that it redirects to, asked for on a connection of its own.
+
+    `forgets_pointer`: the browser keeps the session's cookie and loses ours, so that the store alone knows.
+    """
+    device = Device(user)
+    with Wire(site.port) as wire:
+        redirect = wire.sign_in(device)
+    if forgets_pointer:
+        del device.cookies[COOKIE_NAME]
+    assert redirect.location is not None
+    with Wire(site.port) as wire:
+        return redirect, wire.request("GET", redirect.location, device)
+
+
+def test_login_holds_at_the_first_request_in_any_process(served_cluster: Cluster) -> None:
+    """Login, redirect, signed in: fifty users in a row, several processes, both replicas a second behind, with our cookie and without."""
+    with ServedSite(served_cluster, workers=WORKERS, threads=1) as site:
+        for replica in served_cluster.replicas:
+            replica.delay_replay(1)
+        users = [user for user in range(LOGINS) for _ in range(2)]
+        journeys = [sign_in_and_follow(site, user, forgets_pointer=bool(turn % 2)) for turn, user in enumerate(users)]
+    assert [page.body for _, page in journeys] == [{"user": username(user)} for user in users]
+    assert {(page.aliases, page.reasons) for _, page in journeys} == {(("default",), ("behind",))}
+    assert [1 for redirect, page in journeys if redirect.worker != page.worker], "no login was followed by another process"
+
+
+def test_login_does_not_hold_without_pointers(served_cluster: Cluster) -> None:
+    """The same journey on a site that binds nobody ends signed out: the test above can fail."""
+    with ServedSite(served_cluster, workers=WORKERS, threads=1, environment={"SERVED_CONSISTENCY": "eventual"}) as site:
+        for replica in served_cluster.replicas:
+            replica.delay_replay(1)
+        _, page = sign_in_and_follow(site, 0)
+    assert page.body == {"user": ""}

@@ -1,0 +1,184 @@
+"""The promise: whoever got an answer to a write sees it on every later read. Value, host and reason are asserted each time."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from django.contrib.auth.models import User
+from django.core import signing
+from django.test import Client
+
+from django_pglb.core.decision import Reason
+
+from .fix_site import Served, Site
+
+
+def signed_in(user: User) -> Client:
+    """A browser that has logged in through the site."""
+    client = Client()
+    client.post("/sign_in/", {"username": user.username, "password": "secret"})
+    return client
+
+
+def test_reads_go_to_a_replica(site: Site, browser: Client) -> None:
+    """A visitor who wrote nothing is answered by one replica, as that server itself can tell."""
+    marks = {alias: site.log_end(alias) for alias in ("default", "replica1", "replica2")}
+    served = Served(browser.get("/newest/"))
+    assert served.reasons == {Reason.REPLICA}
+    (alias,) = served.aliases
+    assert [text for text in site.statements(alias, marks[alias]) if "guestbook_entry" in text]
+    assert site.statements("default", marks["default"]) == []
+
+
+def test_own_write_is_read_from_the_primary_until_a_replica_has_it(site: Site, browser: Client) -> None:
+    """With replay paused the writer reads the primary (behind); a stranger reads a replica; after replay so does the writer."""
+    for replica in site.cluster.replicas:
+        replica.pause_replay()
+    browser.post("/write/", {"text": "mine"})
+    response = browser.get("/newest/")
+    assert response.json() == {"text": "mine"}
+    assert (Served(response).aliases, Served(response).reasons) == ({"default"}, {Reason.BEHIND})
+    stranger = Client().get("/newest/")
+    assert stranger.json() == {"text": None}
+    assert Served(stranger).reasons == {Reason.REPLICA}
+    for replica in site.cluster.replicas:
+        replica.resume_replay()
+    site.cluster.wait_until_replicas_caught_up()
+    response = browser.get("/newest/")
+    assert response.json() == {"text": "mine"}
+    assert Served(response).reasons == {Reason.REPLICA}
+
+
+@pytest.mark.parametrize("path", ["/write/?text=new", "/write_raw/?text=new", "/write_on_commit/?text=new"])
+def test_writes_of_a_get_request_bind_too(site: Site, browser: Client, path: str) -> None:
+    """What counts is what was written, not the method: ORM, CTEs in raw SQL, and on_commit hooks."""
+    site.cluster.replicas[0].pause_replay()
+    site.cluster.replicas[1].pause_replay()
+    browser.get(path)
+    response = browser.get("/newest/")
+    assert response.json() == {"text": "new"}
+    assert Served(response).reasons == {Reason.BEHIND}
+
+
+def test_write_before_a_crash_of_the_view_binds(site: Site) -> None:
+    """A view that committed and then raised has still written."""
+    for replica in site.cluster.replicas:
+        replica.pause_replay()
+    browser = Client(raise_request_exception=False)
+    assert browser.get("/write_and_fail/?text=kept").status_code == 500
+    response = browser.get("/newest/")
+    assert response.json() == {"text": "kept"}
+    assert Served(response).reasons == {Reason.BEHIND}
+
+
+def test_login_survives_lagging_replicas(site: Site, user: User) -> None:
+    """With database-backed sessions and both replicas paused, the request after the login is signed in, and stays so."""
+    for replica in site.cluster.replicas:
+        replica.pause_replay()
+    browser = signed_in(user)
+    for _ in range(3):
+        response = browser.get("/whoami/")
+        assert response.json() == {"user": "ann"}
+        assert Served(response).reasons == {Reason.BEHIND}
+
+
+def test_logout_is_seen_at_once(site: Site, user: User) -> None:
+    """After a logout the old session key is bound as well: a replayed cookie does not find the session on a lagging replica."""
+    browser = signed_in(user)
+    old_cookie = browser.cookies["sessionid"].value
+    site.cluster.wait_until_replicas_caught_up()
+    for replica in site.cluster.replicas:
+        replica.pause_replay()
+    browser.post("/sign_out/")
+    thief = Client()
+    thief.cookies["sessionid"] = old_cookie
+    response = thief.get("/whoami/")
+    assert response.json() == {"user": ""}
+    assert Served(response).aliases == {"default"}
+
+
+def test_other_device_of_the_same_user_is_bound(site: Site, user: User) -> None:
+    """What one browser wrote, the user's other browser sees, by the user id."""
+    phone, laptop = signed_in(user), signed_in(user)
+    site.cluster.wait_until_replicas_caught_up()
+    assert Served(phone.get("/newest/")).reasons == {Reason.REPLICA}
+    for replica in site.cluster.replicas:
+        replica.pause_replay()
+    laptop.post("/write/", {"text": "from the laptop"})
+    response = phone.get("/newest/")
+    assert response.json() == {"text": "from the laptop"}
+    assert Served(response).reasons == {Reason.BEHIND}
+
+
+def test_api_client_is_bound_by_its_authorization_header(site: Site) -> None:
+    """Without any cookie the Authorization header identifies; another token is not bound."""
+    for replica in site.cluster.replicas:
+        replica.pause_replay()
+    Client().post("/write/", {"text": "by token"}, headers={"Authorization": "Token one"})
+    response = Client().get("/newest/", headers={"Authorization": "Token one"})
+    assert response.json() == {"text": "by token"}
+    assert Served(response).reasons == {Reason.BEHIND}
+    other = Client().get("/newest/", headers={"Authorization": "Token two"})
+    assert (other.json(), Served(other).reasons) == ({"text": None}, {Reason.REPLICA})
+
+
+def test_browser_carries_its_pointer_when_the_store_forgets(site: Site, browser: Client) -> None:
+    """The signed cookie alone binds: Redis was emptied, and the browser has no session."""
+    for replica in site.cluster.replicas:
+        replica.pause_replay()
+    browser.post("/write/", {"text": "carried"})
+    site.redis.flushall()
+    response = browser.get("/newest/")
+    assert response.json() == {"text": "carried"}
+    assert Served(response).reasons == {Reason.BEHIND}
+
+
+def test_forged_cookie_is_as_good_as_absent(site: Site, browser: Client) -> None:
+    """A pointer signed by somebody else binds nobody, and raises nothing."""
+    browser.cookies["pglb"] = signing.TimestampSigner(key="other", salt="django_pglb.pointer").sign("default=" + "F" * 24 + "9" * 26)
+    assert Served(browser.get("/newest/")).reasons == {Reason.REPLICA}
+    browser.cookies["pglb"] = "x" * 5000
+    assert Served(browser.get("/newest/")).reasons == {Reason.REPLICA}
+
+
+def test_cookie_has_the_session_cookies_attributes(site: Site, browser: Client, settings: Any) -> None:
+    """HttpOnly always; the rest as the site set it for sessions."""
+    settings.SESSION_COOKIE_SECURE = True
+    settings.SESSION_COOKIE_SAMESITE = "Strict"
+    morsel = browser.post("/write/", {"text": "x"}).cookies["pglb"]
+    assert morsel["httponly"]
+    assert morsel["secure"]
+    assert morsel["samesite"] == "Strict"
+    assert morsel["max-age"] == 3600
+
+
+def test_reading_sets_no_cookie_and_does_not_vary_by_cookie(site: Site, user: User) -> None:
+    """A response that saved nothing is as cacheable as without the package, although the session was looked at."""
+    browser = signed_in(user)
+    response = browser.get("/newest/")
+    assert "pglb" not in response.cookies
+    assert "Cookie" not in response.headers.get("Vary", "")
+
+
+def test_keys_in_the_store_tell_nothing(site: Site, user: User) -> None:
+    """Neither the session key nor the user id nor a token can be read in Redis."""
+    browser = signed_in(user)
+    browser.post("/write/", {"text": "x"}, headers={"Authorization": "Token secret-token"})
+    keys = [key.decode() for key in site.redis.scan_iter()]
+    assert len(keys) >= 3
+    secrets = ("secret-token", browser.cookies["sessionid"].value)
+    assert all(key.startswith("pglb:1:") and not any(secret in key for secret in secrets) for key in keys)
+    assert all(3500_000 < int(site.redis.pttl(key)) <= 3600_000 for key in keys)
+
+
+def test_unsafe_method_reads_from_the_primary(site: Site, browser: Client) -> None:
+    """Read-modify-write on stale data is a lost update."""
+    assert Served(browser.post("/newest/")).reasons == {Reason.UNSAFE_METHOD}
+
+
+def test_replica_reads_lets_a_view_read_by_the_pointer_in_spite_of_its_method(site: Site, browser: Client) -> None:
+    """A search form's POST goes to a replica and is not taken to have written."""
+    response = browser.post("/search/")
+    assert Served(response).reasons == {Reason.REPLICA}
+    assert "pglb" not in response.cookies

@@ -1,0 +1,280 @@
+"""Where pointers live: on a real Redis, a real Redis Cluster, and nowhere."""
+
+from __future__ import annotations
+
+import contextlib
+import random
+import subprocess
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import redis
+from django.core.cache import caches
+from django.test import Client, override_settings
+from hypothesis import given
+from hypothesis import strategies as st
+
+from django_pglb import current_decisions, export_pointer, routing_session
+from django_pglb.core.decision import Reason
+from django_pglb.core.lsn import Pointer
+from django_pglb.core.routing_session import UNBOUND, Bound
+from django_pglb.stores import CacheStore, StoreError
+from django_pglb.stores.base import VALUE_LENGTH, decode, encode, store_key
+from django_pglb.stores.carried import sign, unsign
+from django_pglb.testing import wait_until
+
+from .fix_site import Served, Site
+from .guestbook.models import Entry
+
+ANN = ("user", "1")
+SECONDS = st.integers(0, 9_999_999_999_999).map(lambda ms: ms / 1000)
+POINTERS = st.builds(Pointer, st.integers(1, 2**32 - 1), st.integers(0, 2**64 - 1), SECONDS)
+BOUNDS = st.builds(Bound, st.none() | POINTERS, SECONDS)
+
+
+def at(lsn: int, *, pinned_until: float = 0.0, timeline: int = 1) -> Bound:
+    return Bound(Pointer(timeline, lsn, 1.0), pinned_until)
+
+
+@pytest.fixture
+def store(site: Site) -> CacheStore:
+    return CacheStore(pointer_seconds=3600)
+
+
+@given(BOUNDS)
+def test_stored_text_round_trips(bound: Bound) -> None:
+    """Every bound survives being stored, at a fixed width."""
+    text = encode(bound)
+    assert len(text) == VALUE_LENGTH
+    assert decode(text) == bound
+
+
+@given(POINTERS, POINTERS)
+def test_text_order_is_pointer_order(one: Pointer, other: Pointer) -> None:
+    """The script compares text, so the text must order as the pointers do."""
+    assert (encode(Bound(one))[:24] < encode(Bound(other))[:24]) == (one[:2] < other[:2])
+
+
+@pytest.mark.parametrize("text", ["", "0", "F" * 50, "0" * 49, "0" * 51, "0" * 24 + "x" * 26, " " + "0" * 49, "9" * 100_000])
+def test_anything_but_a_stored_pointer_is_refused(text: str) -> None:
+    """Garbage in the store raises, and is never guessed at."""
+    with pytest.raises(ValueError, match="not a stored pointer"):
+        decode(text)
+
+
+@given(st.dictionaries(st.from_regex(r"[a-z=&:é]{1,9}", fullmatch=True).filter(lambda name: "&" not in name), BOUNDS, max_size=3))
+def test_carried_pointers_round_trip(bounds: dict[str, Bound]) -> None:
+    """What was signed is what is read."""
+    assert unsign(sign(bounds), max_age=10) == bounds
+
+
+@pytest.mark.parametrize("text", ["", "x", "default=" + "0" * 50, "x" * 5000])
+def test_unsigned_pointers_are_refused(text: str) -> None:
+    """Nobody but this site makes pointers."""
+    with pytest.raises(ValueError, match="signed pointer"):
+        unsign(text, max_age=10)
+
+
+def test_expired_pointers_are_refused() -> None:
+    """Older than max_age is as good as forged."""
+    with pytest.raises(ValueError, match="expired"):
+        unsign(sign({"default": at(1)}), max_age=-1)
+
+
+def test_keys_do_not_collide_and_depend_on_the_secret() -> None:
+    """Parts are length-prefixed: ("a", "b:c") is not ("a:b", "c")."""
+    keys = {
+        store_key(*args) for args in [("p", ("a", "bc"), "s"), ("p", ("ab", "c"), "s"), ("pa", ("b", "c"), "s"), ("p", ("a", "bc"), "t")]
+    }
+    assert len(keys) == 4
+
+
+def test_pointer_never_moves_back(store: CacheStore) -> None:
+    """Saving an earlier one changes nothing, and a pin and a pointer are kept apart."""
+    store.save("default", [ANN], at(2**60 + 1))
+    store.save("default", [ANN], at(2**60, pinned_until=50.0))
+    store.save("default", [ANN], Bound(None, 40.0))
+    assert store.load("default", [ANN]) == at(2**60 + 1, pinned_until=50.0)
+
+
+def test_later_timeline_wins(store: CacheStore) -> None:
+    """Whatever the positions."""
+    store.save("default", [ANN], at(1, timeline=2))
+    store.save("default", [ANN], at(2**62, timeline=1))
+    assert store.load("default", [ANN]) == at(1, timeline=2)
+
+
+def test_concurrent_saves_keep_the_greatest(store: CacheStore) -> None:
+    """Eight threads, four hundred saves in random order: the greatest is there in the end."""
+    lsns = random.sample(range(2**53, 2**53 + 10_000), 400)
+
+    def save(part: list[int]) -> None:
+        for lsn in part:
+            store.save("default", [ANN], at(lsn))
+        caches.close_all()
+
+    threads = [threading.Thread(target=save, args=(lsns[n::8],)) for n in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert store.load("default", [ANN]) == at(max(lsns))
+
+
+def test_every_save_renews_the_life_of_the_pointer(site: Site, store: CacheStore) -> None:
+    """Also one that is not greater."""
+    CacheStore(pointer_seconds=10).save("default", [ANN], at(5))
+    (key,) = site.redis.keys()
+    assert int(site.redis.pttl(key)) <= 10_000
+    store.save("default", [ANN], at(4))
+    assert int(site.redis.pttl(key)) > 3_500_000
+
+
+def test_several_identities_merge_in_one_round_trip(site: Site, store: CacheStore) -> None:
+    """Loading two identities and saving two are one message each."""
+    store.save("default", [("a", "1"), ("b", "2")], at(7))
+    store.save("default", [("b", "2")], at(9))
+    assert store.load("default", [("a", "1"), ("b", "2"), ("c", "3")]) == at(9)
+    assert store.load("default", [("a", "1")]) == at(7)
+    assert store.load("default", []) == UNBOUND
+
+
+def test_former_secret_keys_are_looked_up(store: CacheStore, settings: Any) -> None:
+    """Rotating SECRET_KEY loses nobody's pointer."""
+    store.save("default", [ANN], at(7))
+    settings.SECRET_KEY_FALLBACKS = [settings.SECRET_KEY]
+    settings.SECRET_KEY = "new"
+    assert store.load("default", [ANN]) == at(7)
+
+
+def test_garbage_in_the_store_is_a_store_error(site: Site, store: CacheStore) -> None:
+    """It is not believed, and not silently taken for "no pointer"."""
+    store.save("default", [ANN], at(7))
+    (key,) = site.redis.keys()
+    site.redis.set(key, "FFFFFFFF/FFFFFFFF")
+    with pytest.raises(StoreError):
+        store.load("default", [ANN])
+
+
+def test_dead_store_sends_identified_readers_to_the_primary(site: Site) -> None:
+    """Who has an identity reads from the primary (store_error), who has none from a replica; nobody gets an error."""
+    browser = Client()
+    browser.post("/write/", {"text": "x"})
+    site.cluster.redis.kill()
+    caches.close_all()
+    identified = Client().get("/newest/", headers={"Authorization": "Token x"})
+    assert (identified.json(), Served(identified).reasons) == ({"text": "x"}, {Reason.STORE_ERROR})
+    assert Served(Client().get("/newest/")).reasons == {Reason.REPLICA}
+    assert browser.post("/write/", {"text": "y"}).status_code == 200
+    site.cluster.wait_until_replicas_caught_up()
+    response = browser.get("/newest/")
+    assert response.json() == {"text": "y"}
+    site.cluster.redis.start()
+
+
+def test_cookie_store_needs_no_server(site: Site, settings: Any) -> None:
+    """The browser that wrote is bound by its cookie alone; Redis is never asked."""
+    settings.PGLB = {"default": {**settings.PGLB["default"], "STORE": {"BACKEND": "django_pglb.stores.CookieStore"}, "COOKIE": False}}
+    site.wait_until_online()
+    for replica in site.cluster.replicas:
+        replica.pause_replay()
+    browser = Client()
+    browser.post("/write/", {"text": "mine"})
+    response = browser.get("/newest/")
+    assert (response.json(), Served(response).reasons) == ({"text": "mine"}, {Reason.BEHIND})
+    assert site.redis.keys() == []
+
+
+def test_exported_pointer_binds_another_unit_of_work(site: Site) -> None:
+    """What one unit wrote, another one sees that was given its pointer; a forged one is refused."""
+    for replica in site.cluster.replicas:
+        replica.pause_replay()
+    with routing_session():
+        Entry.objects.create(text="x")
+        pointer = export_pointer()
+    with routing_session(pointer=pointer):
+        assert Entry.objects.count() == 1
+        assert [(d.alias, d.reason) for d in current_decisions()] == [("default", Reason.BEHIND)]
+    with routing_session():
+        assert Entry.objects.count() == 0
+    with pytest.raises(ValueError, match="signed pointer"), routing_session(pointer=pointer[:-1] + "?"):
+        pass
+
+
+@pytest.fixture
+def redis_cluster(site: Site, tmp_path: Path) -> Iterator[str]:
+    """A Redis Cluster of one node that owns every slot: what a client may not send, it refuses as any cluster does."""
+    from django_pglb.testing.account import server_account
+    from django_pglb.testing.binaries import find_redis, readable_redis
+    from django_pglb.testing.ports import free_port
+
+    account = server_account()
+    home = site.cluster.folder / f"redis-cluster-{tmp_path.name}"
+    home.mkdir()
+    # Its other port, which the nodes of a cluster speak on, is this far above.
+    port = next(port for port in iter(free_port, None) if port + 10_000 not in _used_ports())
+    # Not the cluster's own folder, where a copy may be running already.
+    program = readable_redis(find_redis(), account, home)
+    arguments = ["--port", str(port), "--bind", "127.0.0.1", "--cluster-enabled", "yes", "--dir", str(home), "--save", ""]
+    process = subprocess.Popen([str(program), *arguments, "--cluster-config-file", str(home / "nodes.conf")], stdout=subprocess.DEVNULL)
+    node = redis.Redis(port=port)
+    try:
+        wait_until(lambda: _answers(node), timeout=20, what="the cluster's node to answer")
+        node.execute_command("CLUSTER", "ADDSLOTSRANGE" if _is_7(node) else "ADDSLOTS", *((0, 16383) if _is_7(node) else range(16384)))
+        wait_until(lambda: node.execute_command("CLUSTER INFO")["cluster_state"] == "ok", timeout=20, what="the cluster to be ok")
+        yield f"redis://127.0.0.1:{port}"
+    finally:
+        node.close()
+        process.kill()
+        process.wait()
+
+
+def _used_ports() -> set[int]:
+    with contextlib.suppress(FileNotFoundError):
+        return {int(line.split()[1].rpartition(":")[2], 16) for line in Path("/proc/net/tcp").read_text().splitlines()[1:]}
+    return set()
+
+
+def _answers(node: redis.Redis) -> bool:
+    try:
+        return bool(node.ping())
+    except redis.ConnectionError:
+        return False
+
+
+def _is_7(node: redis.Redis) -> bool:
+    return int(str(node.info("server")["redis_version"]).split(".")[0]) >= 7
+
+
+def test_redis_cluster_works(redis_cluster: str) -> None:
+    """Several identities, whose keys live in different slots, in one pipeline each way."""
+    cluster = {
+        "BACKEND": "django_redis.cache.RedisCache",
+        "LOCATION": redis_cluster,
+        "OPTIONS": {"REDIS_CLIENT_CLASS": "redis.cluster.RedisCluster", "CONNECTION_FACTORY": "tests.redis_cluster.ClusterFactory"},
+    }
+    identities = [("user", str(number)) for number in range(20)]
+    with override_settings(CACHES={"default": cluster}):
+        store = CacheStore(pointer_seconds=60)
+        store.save("default", identities, at(9))
+        store.save("default", identities[:1], at(8))
+        assert store.load("default", identities) == at(9)
+        caches.close_all()
+
+
+def test_save_that_was_not_acknowledged_is_offered_again(site: Site, store: CacheStore) -> None:
+    """Redis was down when the pointer was saved; once it answers, whatever is asked next brings the pointer along."""
+    site.cluster.redis.kill()
+    caches.close_all()
+    with pytest.raises(StoreError):
+        store.save("default", [ANN], at(7))
+    with pytest.raises(StoreError):
+        store.save("default", [ANN], at(9))
+    site.cluster.redis.start()
+    caches.close_all()
+    store.load("default", [("user", "other")])
+    assert CacheStore(pointer_seconds=60).load("default", [ANN]) == at(9)
+    assert store._owed == {}
