@@ -16,11 +16,22 @@ threads = 4
 loglevel = "warning"
 graceful_timeout = 3
 
+# A first look takes some milliseconds; a host that does not answer must not keep a worker from serving for long.
+FIRST_LOOK_SECONDS = 2.0
+
 
 def when_ready(server: Any) -> None:
     """End with the start command, however that ends: it holds the other end of our standard input."""
     if os.environ.get("GUESTBOOK_CONTROL"):
         threading.Thread(target=_end_with_parent, name="guestbook-parent", daemon=True).start()
+
+
+def post_worker_init(worker: Any) -> None:
+    """Look at the hosts before the first request: until a worker knows them, it reads from the primary."""
+    # Imported late: in here Django's settings can be read.
+    from django_pglb.runtime import get_runtime
+
+    get_runtime().checker.wait_until_probed(FIRST_LOOK_SECONDS)
 
 
 def _end_with_parent() -> None:
