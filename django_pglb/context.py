@@ -61,15 +61,19 @@ class ScopeManager:
         return type(self)(self._change)
 
     def __call__(self, function: Callable[P, R]) -> Callable[P, R]:
-        if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
-            raise TypeError(
-                f"{function.__qualname__} is a generator, which runs after its call has returned: use a `with` block inside it instead"
-            )
         return decorated(function, self._fresh)
 
 
 def decorated(function: Callable[P, R], fresh: Callable[[], Any]) -> Callable[P, R]:
-    """Return `function` run inside a manager that `fresh` makes anew for each call; async functions are awaited inside it."""
+    """Return `function` run inside a manager that `fresh` makes anew for each call; async functions are awaited inside it.
+
+    Raises `TypeError` for a generator function.
+    """
+    if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
+        # A block inside it would be no better: what it changes is in force for whoever consumes it, between two items.
+        raise TypeError(
+            f"{function.__qualname__} is a generator, which runs after its call has returned: put the code that consumes it into a block"
+        )
     if inspect.iscoroutinefunction(function):
 
         @functools.wraps(function)
@@ -98,7 +102,8 @@ def use_primary() -> ScopeManager:
 def use_replicas() -> ScopeManager:
     """Read from any online replica in here: stale is fine, pointers and earlier writes are ignored (reason `stale_allowed`).
 
-    A transaction that is open on the primary still keeps its reads. Context manager and decorator, sync and async.
+    A transaction that is open on the primary still keeps its reads, and the request's session and user are read by the pointer:
+    a stale one would sign the visitor out. Context manager and decorator, sync and async.
     """
     return ScopeManager(lambda scope: _opened(scope)._replace(forced="replicas"))
 

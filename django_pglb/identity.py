@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from typing import TYPE_CHECKING, Any
 
@@ -46,6 +47,10 @@ class SessionOwners:
     def __init__(self, size: int = MAX_REMEMBERED_OWNERS) -> None:
         self._size = size
         self._owners: dict[str, str] = {}
+        self.renew_lock()
+
+    def renew_lock(self) -> None:
+        """Make the lock anew. In a forked child another thread of the parent's may hold it for ever."""
         self._lock = threading.Lock()  # protects eviction against a concurrent change of the dictionary's order
 
     def get(self, session_key: str | None) -> str | None:
@@ -67,6 +72,7 @@ class SessionOwners:
 
 
 session_owners = SessionOwners()
+os.register_at_fork(after_in_child=session_owners.renew_lock)
 
 
 class RequestIdentities:
@@ -81,6 +87,7 @@ class RequestIdentities:
         self._carried: dict[str, Bound] | None = None
         self._known: tuple[Identity, ...] | None = None
         self._added: tuple[Identity, ...] = ()
+        self._has_looked = False
 
     def known(self) -> tuple[Identity, ...]:
         if self._known is None:
@@ -95,7 +102,8 @@ class RequestIdentities:
         known = self.known()
         if any(kind == USER for kind, _ in known) or not self._request.COOKIES.get(settings.SESSION_COOKIE_NAME):
             return known
-        self._add_owner()
+        if not self._has_looked:
+            self._add_owner()
         return self.known()
 
     def is_settled(self) -> bool:
@@ -131,6 +139,7 @@ class RequestIdentities:
         if session is None:
             return
         user_id = _owner_of(session)
+        self._has_looked = True
         if user_id is not None:
             self.add(USER, user_id)
             if session.session_key:
@@ -138,10 +147,15 @@ class RequestIdentities:
 
 
 def _owner_of(session: Any) -> str | None:
-    # Looking is not using: a session marked as accessed would add `Vary: Cookie` to the response.
-    accessed = session.accessed
+    # Looking is not using: a session marked as accessed would add `Vary: Cookie` to the response, and one that was found to be unknown
+    # would have its cookie deleted, by a page that has nothing to do with it.
+    accessed, modified, session_key = session.accessed, session.modified, session.session_key
+    was_loaded = "_session_cache" in vars(session)
     try:
         user_id = session.get(SESSION_KEY)
     finally:
         session.accessed = accessed
+    if not was_loaded and (session.session_key, session.modified) != (session_key, modified):
+        session._session_key, session.modified = session_key, modified
+        del session._session_cache
     return None if user_id is None else str(user_id)

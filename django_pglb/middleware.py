@@ -48,7 +48,13 @@ class LoadBalancingMiddleware:
             return self._acall(request)
         routing = self._open(request)
         with open_routing(routing):
-            response: HttpResponseBase = self.get_response(request)
+            try:
+                response: HttpResponseBase = self.get_response(request)
+            except BaseException:
+                # Nobody turns errors into responses, or the worker is told to end: what was committed binds all the same.
+                if routing is not None and self._must_save(routing):
+                    self._save_without_response(routing)
+                raise
             if routing is not None and self._must_save(routing):
                 self._save(request, response, routing)
         return self._annotated(response, routing)
@@ -59,9 +65,9 @@ class LoadBalancingMiddleware:
             try:
                 response: HttpResponseBase = await self.get_response(request)
             except BaseException:
-                # The client has gone, or nobody turns errors into responses: what was committed binds all the same.
+                # The same, or the client has gone.
                 if routing is not None and self._must_save(routing):
-                    await asyncio.shield(sync_to_async(pointers.save_bounds)(routing))
+                    await asyncio.shield(sync_to_async(self._save_without_response)(routing))
                 raise
             if routing is not None and self._must_save(routing):
                 await sync_to_async(self._save)(request, response, routing)
@@ -94,8 +100,10 @@ class LoadBalancingMiddleware:
         return routing.is_taken_to_have_written or any(cluster.must_save for cluster in tuple(routing.clusters.values()))
 
     def _save(self, request: HttpRequest, response: HttpResponseBase, routing: RoutingSession) -> None:
-        saved = pointers.save_bounds(routing, may_have_written=routing.is_taken_to_have_written)
-        set_cookie(response, request, saved)
+        set_cookie(response, request, self._save_without_response(routing))
+
+    def _save_without_response(self, routing: RoutingSession) -> list[Saved]:
+        return pointers.save_bounds(routing, may_have_written=routing.is_taken_to_have_written)
 
     def _annotated(self, response: HttpResponseBase, routing: RoutingSession | None) -> HttpResponseBase:
         clusters = runtime.get_runtime().config.clusters

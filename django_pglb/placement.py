@@ -28,15 +28,20 @@ if TYPE_CHECKING:
 log = logging.getLogger("django_pglb.routing")
 
 CANNOT_LEAVE = "{} has not replayed what this user wrote, and a transaction is open on it: open the transaction on the primary instead"
+CANNOT_TELL = "the pointer store does not answer, so {} may lack what this user wrote: open the transaction on the primary instead"
 
 
-def route_read(primary: str, instance: Any = None) -> Decision:
-    """Return where a read of the cluster of `primary` goes: the router's question."""
-    scope = current_scope()
+def route_read(primary: str, instance: Any = None, *, is_bound: bool = False) -> Decision:
+    """Return where a read of the cluster of `primary` goes: the router's question.
+
+    `is_bound`: the reader's pointer counts, also where `use_replicas()` says that stale is fine.
+    """
+    scope = _bound(current_scope(), is_bound=is_bound)
     if scope.routing is None:
         return Decision(primary, Reason.OUTSIDE_SESSION)
     from_primary = instance is not None and instance._state.db == primary
     runtime, cluster = get_runtime(), scope.routing.cluster(primary)
+    cluster.binds_next = is_bound
     if not cluster.loaded and _get_running_loop() is not None and scope.forced is None:
         decision = _undecided(runtime, primary)
     else:
@@ -45,19 +50,33 @@ def route_read(primary: str, instance: Any = None) -> Decision:
     return decision
 
 
-def place_on_replica(alias: str, kind: Kind) -> Decision:
+def is_next_bound(primary: str) -> bool:
+    """Say whether the statement that is about to run is one that the router was told to be bound. To be asked once for each."""
+    scope = current_scope()
+    if scope.routing is None or scope.forced != "replicas":
+        return False
+    cluster = scope.routing.cluster(primary)
+    is_bound, cluster.binds_next = cluster.binds_next, False
+    return is_bound
+
+
+def _bound(scope: Scope, *, is_bound: bool) -> Scope:
+    return scope._replace(forced=None) if is_bound and scope.forced == "replicas" else scope
+
+
+def place_on_replica(alias: str, kind: Kind, *, is_bound: bool = False) -> Decision:
     """Return where a statement goes that somebody addressed to the replica `alias`: the cursor's question."""
     primary = get_runtime().config.primary_of[alias]
     if kind is Kind.WRITE:
         return place_write(primary)
     if kind is Kind.LOCKING_READ:
         return Decision(primary, Reason.WRITE)
-    return place_again(primary, wanted=alias)
+    return place_again(primary, wanted=alias, is_bound=is_bound)
 
 
-def place_again(primary: str, reason: Reason | None = None, *, wanted: str | None = None) -> Decision:
+def place_again(primary: str, reason: Reason | None = None, *, wanted: str | None = None, is_bound: bool = False) -> Decision:
     """Return where a read goes that has no host yet, or needs another one. `reason` is why it needs another one."""
-    scope = current_scope()
+    scope = _bound(current_scope(), is_bound=is_bound)
     if scope.routing is None:
         return Decision(primary, Reason.OUTSIDE_SESSION)
     decision = _decide(get_runtime(), scope, scope.routing, primary, wanted=wanted)
@@ -79,9 +98,11 @@ def place_in_replica_transaction(alias: str) -> Decision:
     if scope.routing is not None:
         cluster = scope.routing.cluster(primary)
         load_bound(runtime, scope.routing, cluster)
+        if cluster.store_down and runtime.config.clusters[primary].on_store_error == "primary":
+            raise OperationalError(CANNOT_TELL.format(alias))
         if cluster.must_save:
             # What this unit wrote itself has no position yet, and the replica must prove one.
-            cluster.bound = cluster.bound.merged(capture_bound(runtime, cluster).shifted(now() - time.time()))
+            cluster.bind(capture_bound(runtime, cluster).shifted(now() - time.time()))
         if not can_be_proved(cluster, runtime.topology(primary), now()):
             raise OperationalError(CANNOT_LEAVE.format(alias))
     return Decision(alias, Reason.EXPLICIT)

@@ -5,9 +5,11 @@ from __future__ import annotations
 import logging
 import time
 from contextvars import ContextVar
+from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
 from django.db import Error as DatabaseError
+from django.db import transaction
 
 from .context import current_scope
 from .core.routing_session import Bound
@@ -64,9 +66,11 @@ def load_bound(runtime: Runtime, routing: RoutingSession, cluster: ClusterSessio
         if routing.outer is not None:
             outer = routing.outer.cluster(cluster.primary)
             load_bound(runtime, routing.outer, outer)
-            cluster.bound = cluster.bound.merged(outer.bound)
+            cluster.bind(outer.bound)
+            # A unit that acts for nobody of its own would not notice.
+            cluster.store_down = cluster.store_down or outer.store_down
         identities = routing.identities
-        cluster.bound = cluster.bound.merged(identities.carried(cluster.primary).shifted(now() - time.time()))
+        cluster.bind(identities.carried(cluster.primary).shifted(now() - time.time()))
         _ask(runtime, cluster, identities.known())
         _ask(runtime, cluster, identities.revealed())
         cluster.loaded = identities.is_settled()
@@ -80,10 +84,12 @@ def _ask(runtime: Runtime, cluster: ClusterSession, identities: Iterable[Identit
     if not new or cluster.store_down:
         return
     try:
-        cluster.bound = cluster.bound.merged(runtime.load(cluster.primary, new))
+        cluster.bind(runtime.load(cluster.primary, new))
     except StoreError:
         cluster.store_down = True
-    cluster.asked |= new
+    else:
+        # Not earlier: another thread of this unit takes what was asked for known.
+        cluster.asked |= new
 
 
 def bind(routing: RoutingSession, identity: Identity) -> None:
@@ -111,10 +117,28 @@ def save_bounds(routing: RoutingSession, *, may_have_written: bool = False) -> l
             continue  # by the running test case, so nothing was written either
         must_pin, cluster.must_save, cluster.outcome_unknown = cluster.outcome_unknown, False, False
         bound = capture_bound(runtime, cluster, must_pin=must_pin)
-        cluster.bound = cluster.bound.merged(bound.shifted(now() - time.time()))
-        acknowledged = runtime.save(primary, routing.identities.to_bind(), bound)
+        cluster.bind(bound.shifted(now() - time.time()))
+        identities = _identities_to_bind(routing)
+        acknowledged = runtime.save(primary, identities, bound)
         saved.append(Saved(primary, bound, acknowledged))
+        if connection_to(primary).in_atomic_block:
+            # Opened around this unit of work, which therefore has no position yet. The pin holds until then, and no longer.
+            transaction.on_commit(partial(_save_after_commit, runtime, cluster, identities), using=primary, robust=True)
     return saved
+
+
+def _identities_to_bind(routing: RoutingSession) -> tuple[Identity, ...]:
+    """Return whom to bind. What was committed must be saved for those who are known, also where the session cannot be loaded."""
+    try:
+        return tuple(routing.identities.to_bind())
+    except Exception as error:  # noqa: BLE001 - the session may live anywhere
+        log.warning("The session could not be loaded (%s): what was written binds only who is known without it.", type(error).__name__)
+        return tuple(routing.identities.known())
+
+
+def _save_after_commit(runtime: Runtime, cluster: ClusterSession, identities: tuple[Identity, ...]) -> None:
+    """Save once more what was saved before its commit, now that it has a position."""
+    runtime.save(cluster.primary, identities, capture_bound(runtime, cluster))
 
 
 def bounds_to_export(routing: RoutingSession) -> dict[str, Bound]:

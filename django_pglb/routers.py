@@ -4,14 +4,26 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from django.conf import settings
 from django.db import DEFAULT_DB_ALIAS, router
 
 from .conf import get_usable_config
+from .context import current_scope
 from .placement import route_read
 from .runtime import primary_of
 
 if TYPE_CHECKING:
     from django.db.models import Model
+
+
+def tells_who_asks(model: type[Model]) -> bool:
+    """Say whether rows of `model` tell whom a request acts for: sessions and users.
+
+    `use_replicas()` does not make a stale one fine: a session that is not there yet, or a user with the password from before, would sign
+    the visitor out for good.
+    """
+    # By what it has, as importing Django's own session model would need its app.
+    return hasattr(model, "get_session_store_class") or model._meta.label_lower == settings.AUTH_USER_MODEL.lower()
 
 
 class ReplicaRouter:
@@ -26,7 +38,8 @@ class ReplicaRouter:
         primary = primary_of(owner)
         if primary is None:
             return None
-        return route_read(primary, hints.get("instance")).alias
+        is_bound = current_scope().forced == "replicas" and tells_who_asks(model)
+        return route_read(primary, hints.get("instance"), is_bound=is_bound).alias
 
     def db_for_write(self, model: type[Model], **hints: Any) -> str | None:
         """Answer always: without an answer Django would write where the instance was read."""

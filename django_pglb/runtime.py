@@ -142,10 +142,9 @@ def reset(**_: object) -> None:
 
 
 def _after_fork() -> None:
-    global _runtime_lock
-    _runtime_lock = threading.Lock()  # another thread may have held it
-    if _runtime is not None:
-        _runtime.in_flight.clear()
+    # A child begins with a runtime of its own: other threads of its parent may hold the locks of this one.
+    global _runtime, _runtime_lock
+    _runtime, _runtime_lock = None, threading.Lock()
 
 
 os.register_at_fork(after_in_child=_after_fork)

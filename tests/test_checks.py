@@ -153,6 +153,7 @@ WRONG: dict[str, tuple[dict[str, Any], str, Iterable[str]]] = {
         ['PGLB["replica1"]["IDENTITY"]', "differs"],
     ),
     "pointer too short": (cluster(POINTER_SECONDS=30), "W002", ["POINTER_SECONDS", "MAX_LAG_SECONDS = 20"]),
+    "pin too short": (cluster(STICKY_SECONDS=10), "W010", ["STICKY_SECONDS", "MAX_LAG_SECONDS = 20"]),
     "lag unlimited": (cluster(MAX_LAG_SECONDS=None), "W003", ["MAX_LAG_SECONDS", "None"]),
     "cache not atomic in debug": ({"DEBUG": True, **caches("django.core.cache.backends.locmem.LocMemCache")}, "W004", ["LocMemCache"]),
     "router not first": ({"DATABASE_ROUTERS": [f"{__name__}.OtherRouter", ROUTER]}, "W005", ["DATABASE_ROUTERS", "OtherRouter"]),

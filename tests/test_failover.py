@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 import logging
+import socket
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from django.db import DatabaseError, OperationalError, connections, transaction
+from django.db.models.functions import JSONObject
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
 
-from django_pglb import current_decisions, placement, routing_session, runtime
+from django_pglb import current_decisions, mark_write, placement, routing_session, runtime
+from django_pglb.backends import mixin
 from django_pglb.core.decision import Reason
 from django_pglb.core.topology import HostState
+from django_pglb.health.clock import now
 from django_pglb.testing import wait_until
 
 from .fix_site import Served, Site
@@ -178,8 +185,6 @@ def test_promoted_replica_takes_no_write(site: Site) -> None:
 
 def test_primary_connection_is_retried(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     """A primary that restarts is waited for, PRIMARY_ATTEMPTS times in all."""
-    from django_pglb.backends import mixin
-
     pauses: list[float] = []
 
     def pause(seconds: float) -> None:
@@ -209,6 +214,131 @@ def test_failure_is_reported_to_the_checker_at_once(site: Site) -> None:
         if runtime.get_runtime().topology("default").by_alias["replica1"].state is HostState.OFFLINE:
             break
     assert runtime.get_runtime().topology("default").by_alias["replica1"].state is HostState.OFFLINE
+
+
+@contextmanager
+def refusing_server() -> Iterator[tuple[int, list[int]]]:
+    """A port where every connection is ended at once, and how many there were."""
+    accepted = []
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def refuse() -> None:
+            while True:
+                try:
+                    connection, _ = server.accept()
+                except OSError:
+                    return
+                accepted.append(1)
+                connection.close()
+
+        thread = threading.Thread(target=refuse)
+        thread.start()
+        try:
+            yield server.getsockname()[1], accepted
+        finally:
+            server.shutdown(socket.SHUT_RDWR)
+            thread.join()
+
+
+def test_host_that_probes_find_well_and_that_refuses_us_is_tried_once(site: Site) -> None:
+    """As with a limit on connections: one attempt on each replica, then the primary answers."""
+    fill(site)
+    with refusing_server() as (port, accepted):
+        for alias in ("replica1", "replica2"):
+            connections[alias].close()
+            connections[alias].settings_dict["PORT"] = port
+        try:
+            with routing_session():
+                assert Entry.objects.count() == 5
+                assert current_decisions() == (("default", Reason.FAILOVER, 1),)
+        finally:
+            for alias, host in zip(("replica1", "replica2"), site.cluster.replicas, strict=True):
+                connections[alias].settings_dict["PORT"] = host.port
+    assert len(accepted) == 2
+
+
+def test_statement_that_always_breaks_its_connection_is_moved_on(site: Site) -> None:
+    """The connection is older than the latest probe each time; that alone must not send it back to the same host for ever."""
+    fill(site)
+    over = threading.Event()
+
+    def terminate() -> None:
+        victims = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE state = 'active' AND query LIKE '%pg_sleep(1)%'"
+        while not over.wait(0.6):
+            for host in site.cluster.replicas:
+                host.ask(victims + " AND pid <> pg_backend_pid()")
+
+    thread = threading.Thread(target=terminate)
+    thread.start()
+    try:
+        with routing_session(), connections["replica1"].cursor() as cursor:
+            cursor.execute("SELECT 1 FROM pg_sleep(1)")
+            assert [d.alias for d in current_decisions()] == ["default"]
+    finally:
+        over.set()
+        thread.join()
+
+
+def test_what_no_standby_can_read_is_read_from_the_primary(site: Site) -> None:
+    """An unlogged table has no rows on a standby, and plain Django could read it."""
+    with connections["default"].cursor() as cursor:
+        cursor.execute("CREATE UNLOGGED TABLE IF NOT EXISTS scratch (n int)")
+    site.cluster.wait_until_replicas_caught_up()
+    with routing_session(), connections["replica1"].cursor() as cursor:
+        cursor.execute("SELECT count(*) FROM scratch")
+        assert cursor.fetchone() == (0,)
+        assert [(d.alias, d.reason) for d in current_decisions()] == [("default", Reason.FAILOVER)]
+    assert len(runtime.get_runtime().topology("default").online) == 2
+
+
+def test_query_that_asks_for_the_servers_version_can_be_compiled_without_a_replica(site: Site) -> None:
+    """Some queries do while they are compiled, before any cursor exists. A new thread knows no version yet."""
+    fill(site)
+
+    def read() -> list[Any]:
+        try:
+            with routing_session():
+                assert connections["replica1"].pg_version == connections["default"].pg_version > 140000  # type: ignore[attr-defined]
+                return list(Entry.objects.annotate(json=JSONObject(text="text")).order_by("pk").values_list("json", flat=True))
+        finally:
+            connections.close_all()
+
+    for replica in site.cluster.replicas:
+        replica.kill()
+    with ThreadPoolExecutor(1) as pool:
+        assert pool.submit(read).result() == [{"text": str(number)} for number in range(5)]
+
+
+@pytest.mark.parametrize("read", ["copy", "stream"])
+def test_copy_and_stream_fail_over_too(site: Site, read: str) -> None:
+    """The connection has broken since it was last used: nothing was delivered yet, so a new one answers."""
+    fill(site)
+    with routing_session(), connections["replica1"].cursor() as cursor:
+        cursor.execute("SELECT 1")
+        site.host("replica1").ask(
+            "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE datname = 'site' AND application_name = ''"
+        )
+        if read == "stream":
+            assert list(cursor.stream("SELECT count(*) FROM guestbook_entry")) == [(5,)]
+        else:
+            with cursor.copy("COPY (SELECT count(*) FROM guestbook_entry) TO STDOUT") as copy:
+                assert list(copy.rows()) == [("5",)]
+    assert current_decisions() == ()
+
+
+def test_lost_primary_is_asked_for_its_position_as_often_as_configured(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """PRIMARY_ATTEMPTS in all; then the writer is pinned."""
+    pauses: list[float] = []
+    monkeypatch.setattr(mixin, "time", SimpleNamespace(sleep=pauses.append, time=time.time))
+    connections["default"].close()
+    site.cluster.primary.stop()
+    try:
+        with routing_session(identity=("test", "writer")):
+            mark_write()
+    finally:
+        site.cluster.primary.start()
+    assert len(pauses) == 2
+    assert runtime.get_runtime().load("default", [("test", "writer")]).pinned_until > now()
 
 
 def test_debug_log_does_not_mask_the_error(site: Site) -> None:

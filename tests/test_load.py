@@ -18,6 +18,8 @@ SECONDS = 10.0
 CONTROL_SECONDS = 4.0
 LEAST_BOUND_READS = 300
 LEAST_SHARE_ON_REPLICAS = 0.9
+# While replicas are slow or away by design, that they are used at all is what must show.
+LEAST_SHARE_UNDER_TROUBLE = 0.5
 
 # After a write a replica is passed over until a probe has shown the delay that it has: two intervals, and the probe's own way.
 SETTLED_SECONDS = 3.0
@@ -32,7 +34,7 @@ def devices(served_once: ServedSite) -> list[Device]:
 def complaints(load: Load, *, delay: float, least_share: float = LEAST_SHARE_ON_REPLICAS) -> list[str]:
     """Return what the promise would not have allowed in this load, with replay delayed by `delay` seconds."""
     found = [*load.failures[:5], *(str(violation) for violation in find_violations(load.operations)[:5])]
-    bound = sum(read.is_bound for read in reads_after_own_write(load.operations))
+    bound = bound_reads(load)
     if bound < LEAST_BOUND_READS:
         found.append(f"only {bound} reads of what the user had written were bound by a pointer")
     judged = reads_at_rest(load.operations, delay + SETTLED_SECONDS) if delay else load.reads
@@ -40,6 +42,11 @@ def complaints(load: Load, *, delay: float, least_share: float = LEAST_SHARE_ON_
     if len(judged) < 100 or share < least_share:
         found.append(f"replicas answered {share:.1%} of {len(judged)} reads that they could have answered")
     return found
+
+
+def bound_reads(load: Load) -> int:
+    """Return how many reads of what the user had written were bound by a pointer."""
+    return sum(read.is_bound for read in reads_after_own_write(load.operations))
 
 
 def share_on_replicas(reads: Sequence[Operation]) -> float:
@@ -67,7 +74,7 @@ def test_nobody_misses_their_own_write_under_load(served: ServedSite, devices: l
     with Load(served.port, devices) as load:
         load.run_for(SECONDS)
     reads = {alias: count - reads_before[alias] for alias, count in served.register_reads().items()}
-    assert complaints(load, delay=delay) == []
+    assert complaints(load, delay=delay, least_share=LEAST_SHARE_UNDER_TROUBLE if delay else LEAST_SHARE_ON_REPLICAS) == []
     assert len({operation.worker for operation in load.operations}) == served.workers
     assert total(served.cluster) - sum_before == len(load.writes)
     answered = {alias: sum(read.aliases[-1] == alias for read in load.reads) for alias in reads}
@@ -131,8 +138,9 @@ def test_killed_replica_fails_no_request(served: ServedSite, devices: list[Devic
         replica.start()
         back_at = time.monotonic()
         wait_until(lambda: reads_of("replica1", back_at) > 100, timeout=20, what="the revived replica to answer reads")
+        wait_until(lambda: bound_reads(load) >= LEAST_BOUND_READS, timeout=60, what="enough reads to be bound")
     # For as long as one of two is dead or catching up, more writers find no replica that is there yet.
-    assert complaints(load, delay=0, least_share=0.6) == []
+    assert complaints(load, delay=0, least_share=LEAST_SHARE_UNDER_TROUBLE) == []
     assert not [read for read in load.reads if "replica1" in read.aliases and killed_at < read.started and read.ended < dead_until]
     with served.cluster.replicas[0].connect() as connection:
         assert connection.execute("SELECT 1 FROM pg_stat_statements WHERE query LIKE '%served\\_register%'").fetchone()

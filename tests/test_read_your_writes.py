@@ -6,12 +6,18 @@ from typing import Any
 
 import pytest
 from django.contrib.auth.models import User
+from django.contrib.sessions.backends.db import SessionStore
 from django.core import signing
-from django.test import Client
+from django.db import DatabaseError
+from django.http import HttpResponse
+from django.test import Client, RequestFactory
 
+from django_pglb import runtime
 from django_pglb.core.decision import Reason
+from django_pglb.middleware import LoadBalancingMiddleware
 
 from .fix_site import Served, Site
+from .guestbook.models import Entry
 
 
 def signed_in(user: User) -> Client:
@@ -81,6 +87,67 @@ def test_login_survives_lagging_replicas(site: Site, user: User) -> None:
         response = browser.get("/whoami/")
         assert response.json() == {"user": "ann"}
         assert Served(response).reasons == {Reason.BEHIND}
+
+
+@pytest.mark.parametrize("changes", [[], ["/change_password/"]], ids=["after the login", "after a change of password"])
+def test_use_replicas_signs_nobody_out(site: Site, user: User, changes: list[str]) -> None:
+    """Stale is fine for the page, not for the session and the user behind it: Django would delete the session for good."""
+    if changes:
+        browser = signed_in(user)
+        site.cluster.wait_until_replicas_caught_up()
+    for replica in site.cluster.replicas:
+        replica.pause_replay()
+    if not changes:
+        browser = signed_in(user)
+    for path in changes:
+        browser.post(path)
+    browser.post("/write/", {"text": "x"})
+    response = browser.get("/whoami_stale/")
+    assert response.json() == {"user": "ann", "count": 0}
+    assert Served(response).reasons == {Reason.BEHIND, Reason.STALE_ALLOWED}
+    assert browser.get("/whoami/").json() == {"user": "ann"}
+
+
+def test_cookie_of_an_unknown_session_is_left_alone(site: Site, browser: Client) -> None:
+    """A page that has nothing to do with the session answers as it would without us, whatever the look at the session found."""
+    browser.cookies["sessionid"] = "u" * 32
+    response = browser.get("/newest/")
+    assert Served(response).reasons == {Reason.REPLICA}
+    assert "sessionid" not in response.cookies
+    assert "Vary" not in response.headers
+
+
+class BrokenSession(SessionStore):
+    """A session that cannot be loaded."""
+
+    def load(self) -> dict[str, Any]:
+        raise DatabaseError("gone")
+
+
+def test_write_is_saved_although_the_session_cannot_be_loaded(site: Site, rf: RequestFactory) -> None:
+    """The response stands, and whoever is known without the session is bound, by store and cookie."""
+
+    def view(request: Any) -> HttpResponse:
+        request.session = BrokenSession("k" * 32)
+        Entry.objects.create(text="x")
+        return HttpResponse()
+
+    rf.cookies["sessionid"] = "k" * 32
+    response = LoadBalancingMiddleware(view)(rf.post("/"))
+    assert response.cookies["pglb"].value
+    assert runtime.get_runtime().load("default", [("session", "k" * 32)]).pointer is not None
+
+
+def test_write_is_saved_although_nobody_turns_the_error_into_a_response(site: Site, rf: RequestFactory) -> None:
+    """As with DEBUG_PROPAGATE_EXCEPTIONS, or when a worker is told to end."""
+
+    def view(request: Any) -> HttpResponse:
+        Entry.objects.create(text="x")
+        raise RuntimeError("after the write")
+
+    with pytest.raises(RuntimeError, match="after the write"):
+        LoadBalancingMiddleware(view)(rf.get("/", headers={"Authorization": "Token t"}))
+    assert runtime.get_runtime().load("default", [("authorization", "Token t")]).pointer is not None
 
 
 def test_logout_is_seen_at_once(site: Site, user: User) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from asgiref.sync import sync_to_async
 from django.contrib.contenttypes.models import ContentType
-from django.db import connection, connections, router, transaction
+from django.db import OperationalError, connection, connections, router, transaction
 from django.http import HttpResponse
 from django.test import Client, RequestFactory
 
@@ -19,13 +19,17 @@ from django_pglb import (
     current_decisions,
     ignore_writes,
     mark_write,
+    pointers,
     replica_reads,
     routing_session,
+    runtime,
     use_primary,
     use_replicas,
 )
 from django_pglb.context import current_scope
 from django_pglb.core.decision import Reason
+from django_pglb.core.lsn import Pointer
+from django_pglb.core.routing_session import UNBOUND, Bound, ClusterSession
 from django_pglb.signals import statement_routed
 
 from .fix_site import Served, Site
@@ -254,6 +258,12 @@ def test_overrides_refuse_generators() -> None:
         def rows() -> Any:
             yield 1
 
+    with pytest.raises(TypeError, match="is a generator"):
+
+        @routing_session()
+        async def more_rows() -> Any:
+            yield 1
+
 
 def test_threads_do_not_inherit_a_unit_of_work() -> None:
     """A thread that the code starts reads from the primary."""
@@ -358,7 +368,7 @@ def test_unit_inside_another_sees_and_tells_what_was_written(site: Site) -> None
         with routing_session():
             Entry.objects.create(text="third")
         assert Entry.objects.count() == 3
-        assert where() == [("default", Reason.WROTE)]
+        assert where() == [("default", Reason.WRITE), ("default", Reason.WROTE)]
     for name in ("outer", "inner"):
         with routing_session(identity=("test", name)):
             assert Entry.objects.count() == 3
@@ -428,10 +438,27 @@ def test_asynchronous_iteration_asks_nothing_in_the_event_loop(site: Site) -> No
 
 def test_server_side_cursor_on_the_primary_runs_its_statement_once(site: Site) -> None:
     """Counted on the server."""
+    connections["default"].ensure_connection()
     mark = site.log_end("default")
     with use_primary():
         list(Entry.objects.iterator())
-    assert len([text for text in site.statements("default", mark) if "guestbook_entry" in text]) == 1
+    declared, *others = site.statements("default", mark)
+    assert "guestbook_entry" in declared
+    assert [text.split()[0] for text in others] == ["FETCH", "CLOSE"]
+
+
+def test_server_side_cursors_of_two_aliases_meet_on_one_connection(site: Site) -> None:
+    """Django numbers their names for each alias; both statements may belong to the primary."""
+    Entry.objects.bulk_create([Entry(text=str(number)) for number in range(9)])
+    for alias in ("default", "replica1"):
+        connections[alias]._named_cursor_idx = 0  # type: ignore[attr-defined]  # where a new thread begins
+    with use_primary():
+        pairs = [
+            (outer.text, inner.text)
+            for outer in Entry.objects.using("replica1").iterator(chunk_size=2)
+            for inner in Entry.objects.using("default").iterator(chunk_size=2)
+        ]
+    assert len(set(pairs)) == 81
 
 
 def test_overrides_stay_in_force_in_a_unit_inside() -> None:
@@ -467,6 +494,43 @@ def test_unit_inside_one_that_has_not_read_yet_is_bound(site: Site) -> None:
     with routing_session(identity=("test", "writer")), routing_session():
         assert Entry.objects.count() == 1
         assert where() == [("default", Reason.BEHIND)]
+
+
+def test_unit_inside_one_whose_store_is_down_does_not_read_as_if_nothing_bound_it(site: Site) -> None:
+    """Nobody can say what the outer one must see, so neither unit reads from a replica, nor does a transaction on one."""
+    for replica in site.cluster.replicas:
+        replica.pause_replay()
+    with routing_session(identity=("test", "writer")):
+        Entry.objects.create(text="x")
+    site.cluster.redis.kill()
+    with routing_session(identity=("test", "writer")), routing_session():
+        assert Entry.objects.count() == 1
+        assert where() == [("default", Reason.STORE_ERROR)]
+        with pytest.raises(OperationalError, match="the pointer store does not answer"), transaction.atomic(using="replica1"):
+            Entry.objects.using("replica1").count()
+
+
+def test_what_another_thread_has_learned_meanwhile_binds() -> None:
+    """The answer of the store is added to what is known when it comes, not to what was known when it was asked."""
+    cluster, learned = ClusterSession("default"), Bound(Pointer(1, 9))
+
+    class SlowRuntime:
+        def load(self, *_: object) -> Bound:
+            cluster.bind(learned)
+            return UNBOUND
+
+    pointers._ask(SlowRuntime(), cluster, [("session", "s")])  # type: ignore[arg-type]
+    assert cluster.bound == learned
+
+
+def test_unit_inside_a_transaction_is_bound_by_the_position_after_it(site: Site) -> None:
+    """Its own end is too early: what it wrote is committed later, and binds then by more than a pin."""
+    identity = ("test", "early")
+    with transaction.atomic(), routing_session(identity=identity):
+        Entry.objects.create(text="x")
+    bound = runtime.get_runtime().load("default", [identity])
+    assert bound.pointer is not None
+    assert site.cluster.primary.write_lsn >= bound.pointer.lsn
 
 
 def test_pointer_exported_by_a_unit_that_has_not_read_yet_binds(site: Site) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import psycopg
 import pytest
 from django.db import DatabaseError, connection, connections, transaction
 
@@ -137,12 +138,59 @@ def test_write_hidden_from_the_classifier_is_run_on_the_primary_and_counts(site:
     assert len(site.redis.keys()) == 1
 
 
-def test_write_with_an_unknown_outcome_pins_the_writer(site: Site) -> None:
+DYING_INSERT = "INSERT INTO guestbook_author (name) SELECT 'x' FROM pg_terminate_backend(pg_backend_pid()) RETURNING id"
+
+
+def die_in_callproc(site: Site) -> None:
+    with connection.cursor() as cursor:
+        cursor.callproc("die", [1])
+
+
+def die_in_copy(site: Site) -> None:
+    with connection.cursor() as cursor, cursor.copy("COPY guestbook_author (name) FROM STDIN") as copy:
+        site.cluster.primary.ask("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query LIKE 'COPY %'")
+        copy.write_row(["x"])
+
+
+def die_in_stream(site: Site) -> None:
+    with connection.cursor() as cursor:
+        list(cursor.stream(DYING_INSERT))
+
+
+def die_behind_a_replica(site: Site) -> None:
+    with connections["replica1"].cursor() as cursor:
+        cursor.execute("SELECT * FROM dying")
+
+
+DEATHS: dict[str, Callable[[Site], None]] = {
+    "execute": lambda _: run(DYING_INSERT)(),
+    "callproc": die_in_callproc,
+    "copy": die_in_copy,
+    "stream": die_in_stream,
+    "write that a replica refused": die_behind_a_replica,
+}
+
+
+@pytest.fixture
+def deadly_function(site: Site) -> None:
+    """A function that writes and ends its own connection, and a view that hides it."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "CREATE OR REPLACE FUNCTION die(n int) RETURNS bigint LANGUAGE sql AS "
+            "'INSERT INTO guestbook_author (name) VALUES (''dead''); SELECT 1::bigint FROM pg_terminate_backend(pg_backend_pid())'"
+        )
+        cursor.execute("CREATE OR REPLACE VIEW dying AS SELECT die(1)")
+    site.cluster.wait_until_replicas_caught_up()
+
+
+@pytest.mark.usefixtures("deadly_function")
+@pytest.mark.parametrize("death", DEATHS)
+def test_write_with_an_unknown_outcome_pins_the_writer(site: Site, death: str) -> None:
     """The connection breaks while an autocommit write runs: the error is raised, and the writer reads from the primary for a while."""
     identity = ("test", "unlucky")
     with routing_session(identity=identity):
-        with connection.cursor() as cursor, pytest.raises(DatabaseError):
-            cursor.execute("INSERT INTO guestbook_author (name) SELECT 'x' FROM pg_terminate_backend(pg_backend_pid())")
+        with pytest.raises((DatabaseError, psycopg.Error)):
+            DEATHS[death](site)
         connection.close()
     site.cluster.wait_until_replicas_caught_up()
     with routing_session(identity=identity):

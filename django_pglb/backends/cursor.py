@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from contextlib import nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext
+from itertools import islice
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import psycopg
@@ -48,6 +49,8 @@ class RoutedCursor(CursorDebugWrapper):
         self._primary = runtime.primary_of(db.alias) or db.alias
         self._name = name
         self._kind = Kind.READ
+        self._is_bound = False
+        self._has_reconnected = False
         self._decision = Decision(db.alias, Reason.EXPLICIT)
         self._statement: tuple[Any, Any] | None = None
         self._has_run = False
@@ -84,21 +87,29 @@ class RoutedCursor(CursorDebugWrapper):
         # A function may do anything.
         self._place(Kind.WRITE)
         try:
-            return super().callproc(procname, params, kparams)
+            with self._noting_unknown_outcome():
+                return super().callproc(procname, params, kparams)
         finally:
             self._count()
 
-    def copy(self, statement: Any, params: Any = None, **kwargs: Any) -> Any:
-        """Return psycopg's `Cursor.copy()` context manager on the host where this statement belongs."""
-        self._place_apart(statement)
-        with self.debug_sql(statement) if self.db.queries_logged else nullcontext():
-            return self.cursor.copy(statement, params, **kwargs)
+    @contextmanager
+    def copy(self, statement: Any, params: Any = None, **kwargs: Any) -> Iterator[Any]:
+        """Do what psycopg's `Cursor.copy()` does, on the host where this statement belongs. Raises psycopg's own errors."""
+        # In this order: what was copied in is committed when psycopg's context ends.
+        with self._noting_unknown_outcome(), ExitStack() as stack:
+            yield self._begin(statement, lambda: stack.enter_context(self.cursor.copy(statement, params, **kwargs)))
 
     def stream(self, query: Any, params: Any = None, **kwargs: Any) -> Iterator[Any]:
-        """Return psycopg's `Cursor.stream()` on the host where this statement belongs."""
-        self._place_apart(query)
-        rows: Iterator[Any] = self.cursor.stream(query, params, **kwargs)
-        return rows
+        """Do what psycopg's `Cursor.stream()` does, on the host where this statement belongs. Raises psycopg's own errors."""
+
+        def begin() -> tuple[Iterator[Any], list[Any]]:
+            rows = self.cursor.stream(query, params, **kwargs)
+            return rows, list(islice(rows, 1))
+
+        with self._noting_unknown_outcome():
+            rest, first = self._begin(query, begin)
+            yield from first
+            yield from rest
 
     @property
     def _wrapper(self) -> type[CursorWrapper]:
@@ -109,6 +120,8 @@ class RoutedCursor(CursorDebugWrapper):
     def _place(self, kind: Kind) -> None:
         """Open a raw cursor where a statement of this kind belongs."""
         self._kind = kind
+        self._is_bound = placement.is_next_bound(self._primary)
+        self._has_reconnected = False
         if self._primary == self.requested.alias:
             self._decision = placement.place_on_primary(self._primary, kind)
             self._open(self.requested)
@@ -118,13 +131,25 @@ class RoutedCursor(CursorDebugWrapper):
             self._decision = placement.place_in_replica_transaction(self.requested.alias)
             self._open(self.requested)
         else:
-            self._open_placed(placement.place_on_replica(self.requested.alias, kind))
+            self._open_placed(placement.place_on_replica(self.requested.alias, kind, is_bound=self._is_bound))
 
-    def _place_apart(self, statement: Any) -> None:
-        """Open a raw cursor for a statement that cannot share a message with its proof, and prove first."""
+    def _begin(self, statement: Any, begin: Callable[[], T]) -> T:
+        """Return what `begin` returns on the host where `statement` belongs, which cannot share a message with its proof.
+
+        Raises psycopg's errors for what `begin` does, as Django leaves it to psycopg.
+        """
         self._place(kind_of(statement, self.requested))
+
+        def run() -> T:
+            self._prove_apart()
+            with self.db.wrap_database_errors:
+                return begin()
+
         try:
-            self._with_failover(self._prove_apart)
+            with self.debug_sql(statement) if self.db.queries_logged else nullcontext():
+                return self._with_failover(run)
+        except DatabaseError as error:
+            raise error.__cause__ or error from None
         finally:
             self._count()
 
@@ -192,9 +217,15 @@ class RoutedCursor(CursorDebugWrapper):
         return self._with_failover(lambda: self._executemany_here(sql, every))
 
     def _run_on_primary(self, run: Callable[[Any, Any, Any], Any], sql: Any, params: Any) -> Any:
-        try:
+        with self._noting_unknown_outcome():
             return run(self, sql, params)
-        except DatabaseError:
+
+    @contextmanager
+    def _noting_unknown_outcome(self) -> Iterator[None]:
+        """Note if a write is under way in here whose answer never comes."""
+        try:
+            yield
+        except (DatabaseError, psycopg.Error):
             # In a transaction nothing can have been committed by this statement.
             if self._kind is Kind.WRITE and not self.db.in_atomic_block and self.db.pglb_is_lost:
                 self.db.pglb_note_unknown_outcome()
@@ -203,7 +234,7 @@ class RoutedCursor(CursorDebugWrapper):
     def _execute_here(self, sql: Any, params: Any) -> Any:
         self._has_run = True
         if not self._on_replica:
-            return Plain._execute(self, sql, params)
+            return self._run_on_primary(Plain._execute, sql, params)
         flying = runtime.get_runtime().in_flight[self.db.alias]
         flying.append(None)
         try:
@@ -217,6 +248,8 @@ class RoutedCursor(CursorDebugWrapper):
             flying.pop()
 
     def _executemany_here(self, sql: Any, param_list: Any) -> Any:
+        if not self._on_replica:
+            return self._run_on_primary(Plain._executemany, sql, param_list)
         self._prove_apart()
         return Plain._executemany(self, sql, param_list)
 
@@ -249,21 +282,23 @@ class RoutedCursor(CursorDebugWrapper):
         verdict = judge(sqlstate, connection_lost=lost)
         if verdict is Verdict.RAISE:
             raise error
-        is_old = lost and self._is_older_than_its_host(alias)
+        is_old = lost and not self._has_reconnected and self._is_older_than_its_host(alias)
         if lost:
             connection_to(alias).close()
         if is_old:
+            self._has_reconnected = True
             return self._decision
         if verdict is Verdict.HOST_OUT:
             placement.report_failure(alias, f"failed a read ({sqlstate or type(cause or error).__name__})")
         if verdict is Verdict.WAS_WRITE:
+            self._kind = Kind.WRITE
             return placement.place_write(self._primary)
         cluster = self._cluster()
         if cluster is not None:
             cluster.exclude(alias, Reason.FAILOVER)
             if verdict is Verdict.PRIMARY:
                 cluster.stay_on_primary(Reason.FAILOVER)
-        return placement.place_again(self._primary, Reason.FAILOVER)
+        return placement.place_again(self._primary, Reason.FAILOVER, is_bound=self._is_bound)
 
     def _is_older_than_its_host(self, alias: str) -> bool:
         """Say whether a connection broke because it had outlived a restart of its host, which has been well since.
@@ -271,7 +306,8 @@ class RoutedCursor(CursorDebugWrapper):
         Each thread keeps such a connection until it uses it; none of them may take the host out again. A new one will tell.
         """
         db = connection_to(alias)
-        return db is self.db and self._decision.alias == alias and placement.has_been_well_since(alias, db.pglb_opened_at)
+        is_ours = db is self.db and self._decision.alias == alias
+        return is_ours and db.pglb_has_broken and placement.has_been_well_since(alias, db.pglb_opened_at)
 
     def _after_short_proof(self) -> Decision:
         """Return who answers now that this replica has shown to be behind."""
@@ -282,7 +318,7 @@ class RoutedCursor(CursorDebugWrapper):
         cluster = self._cluster()
         if cluster is not None:
             cluster.exclude(alias, reason)
-        return placement.place_again(self._primary)
+        return placement.place_again(self._primary, is_bound=self._is_bound)
 
     # --- Proving ---
 

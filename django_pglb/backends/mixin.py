@@ -10,14 +10,15 @@ import os
 import random
 import time
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import psycopg
-from django.db import DatabaseError
+from django.db import DatabaseError, connections
 from django.db.backends.base.base import NO_DB_ALIAS
+from django.utils.functional import cached_property
 from psycopg.pq import TransactionStatus
 
-from .. import pointers
+from .. import placement, pointers
 from ..conf import get_config
 from ..core.lsn import Pointer, normalise, parse_lsn
 from ..health.clock import now
@@ -65,6 +66,7 @@ CAPTURE = (
 )
 
 _serials = itertools.count(1)
+_cursor_numbers = itertools.count(1)
 
 
 class LoadBalancedMixin(Base):
@@ -112,6 +114,11 @@ class LoadBalancedMixin(Base):
         """Whether no connection is open: none was made, or it broke."""
         return self.connection is None or self.connection.closed
 
+    @property
+    def pglb_has_broken(self) -> bool:
+        """Whether a connection that was open is not any more, and nobody has closed it here."""
+        return self.connection is not None and bool(self.connection.closed)
+
     # --- Connecting ---
 
     def get_connection_params(self) -> dict[str, Any]:
@@ -146,15 +153,31 @@ class LoadBalancedMixin(Base):
 
     @contextmanager
     def temporary_connection(self) -> Iterator[CursorWrapper]:
-        # Callers read attributes of the connection inside, so a lazy cursor must connect.
         must_close = self.connection is None
         try:
-            self.ensure_connection()
+            if self.pglb_replica() is None:
+                # Callers read attributes of the connection inside, so a lazy cursor must connect.
+                self.ensure_connection()
             with self.cursor() as cursor:
                 yield cursor
         finally:
             if must_close:
                 self.close()
+
+    @cached_property
+    def pg_version(self) -> int:
+        """The server's version. It may be asked for while a query is compiled, when no cursor could fail over yet."""
+        cluster = self.pglb_cluster()
+        if cluster is None or cluster.primary == self.alias:
+            version: int = super().pg_version
+            return version
+        try:
+            self.ensure_connection()
+        except DatabaseError as error:
+            placement.report_failure(self.alias, f"could not be connected to ({type(error.__cause__ or error).__name__})")
+            # Physical replication needs the same major version on both.
+            return cast("int", connections[cluster.primary].pg_version)  # type: ignore[attr-defined]
+        return int(self.connection.info.server_version)
 
     # --- Cursors ---
 
@@ -169,12 +192,13 @@ class LoadBalancedMixin(Base):
     def _cursor(self, name: str | None = None) -> Any:
         if self._pglb_is_connecting or self.pglb_cluster() is None:
             return super()._cursor(name)
-        if self.pglb_replica() is None:
-            plain = self.pglb_open_cursor(name)
-            return RoutedCursor(plain, self, name)
-        # Where a statement of a replica runs is decided when it is known; until then nothing is opened.
+        if self.pglb_replica() is None and name is None:
+            return RoutedCursor(self.pglb_open_cursor(), self)
+        # Where a statement of a replica runs is decided when it is known; until then nothing is opened. Nor is a named cursor, on any
+        # alias: psycopg would have to ask the server whether it exists in order to close one that has not run.
         self.validate_thread_sharing()
-        return RoutedCursor(None, self, name)
+        # Django numbers the names of each alias, and statements of several may meet on one connection.
+        return RoutedCursor(None, self, None if name is None else f"{name}_{next(_cursor_numbers)}")
 
     def pglb_open_cursor(self, name: str | None = None) -> Any:
         """Return a raw cursor on this alias' connection, connecting if need be."""
@@ -241,10 +265,11 @@ class LoadBalancedMixin(Base):
         """
         if self.in_atomic_block or (self.connection is not None and not self.autocommit):
             return None
+        was_open = self.connection is not None
         try:
             row = self._pglb_ask_position()
         except DatabaseError:
-            if not self.pglb_is_lost:
+            if not (was_open and self.pglb_is_lost):
                 raise
             # The connection has died since the commit. Asking once more, on a new one, is harmless.
             self.close()

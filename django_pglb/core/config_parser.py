@@ -216,6 +216,10 @@ def _compare_seconds(cluster: ClusterConfig, place: Place) -> None:
         what = f"{pointer:g} s is too short for MAX_LAG_SECONDS = {lag:g}: a write is forgotten while a replica may still lack it."
         hint = f"Set {least:g} or more: the lag, one check interval, and {LONGEST_REQUEST_SECONDS} s for a long request."
         place.inside("POINTER_SECONDS").add(CheckId.POINTER_TOO_SHORT, what, hint)
+    least = lag + cluster.check_interval
+    if cluster.sticky_seconds < least:
+        what = f"{cluster.sticky_seconds:g} s is too short for MAX_LAG_SECONDS = {lag:g}: after it a replica may lack the write."
+        place.inside("STICKY_SECONDS").add(CheckId.STICKY_TOO_SHORT, what, f"Set {least:g} or more: the lag, and one check interval.")
 
 
 def _compare_identities(clusters: Mapping[str, ClusterConfig], place: Place) -> None:

@@ -65,6 +65,7 @@ class CheckId(StrEnum):
     OTHER_NAME = "W007"
     OTHER_SSLMODE = "W008"
     ATOMIC_REQUESTS_ON_REPLICA = "W009"
+    STICKY_TOO_SHORT = "W010"
 
 
 class Problem(NamedTuple):

@@ -14,18 +14,20 @@ class Verdict(Enum):
 
     HOST_OUT = auto()  # the host is in trouble: another one answers, and it leaves the rotation
     HOST_STAYS = auto()  # another host answers, this one is all right
-    PRIMARY = auto()  # the replica does not know this relation yet: the primary answers
+    PRIMARY = auto()  # only the primary can: the replica does not know this relation yet, or no standby can do this
     WAS_WRITE = auto()  # not a read after all: the primary runs it, and it counts as a write
     RAISE = auto()  # the caller's own error
 
 
 BY_SQLSTATE = {
+    "0A000": Verdict.PRIMARY,  # feature_not_supported: an unlogged table, whose rows no standby has
     "25006": Verdict.WAS_WRITE,  # read_only_sql_transaction
     "40001": Verdict.HOST_STAYS,  # serialization_failure: a recovery conflict cancelled the statement
     "40P01": Verdict.HOST_STAYS,  # deadlock_detected: the same, a buffer deadlock with recovery
     "42P01": Verdict.PRIMARY,  # undefined_table: a migration that is not replayed yet
     "42703": Verdict.PRIMARY,  # undefined_column: the same
     "53300": Verdict.HOST_OUT,  # too_many_connections
+    "55000": Verdict.PRIMARY,  # object_not_in_prerequisite_state: what no server in recovery can tell
     "57P01": Verdict.HOST_OUT,  # admin_shutdown
     "57P02": Verdict.HOST_OUT,  # crash_shutdown
     "57P03": Verdict.HOST_OUT,  # cannot_connect_now

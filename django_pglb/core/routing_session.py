@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import reduce
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from .decision import Decision, DecisionCount, Reason
@@ -88,11 +89,13 @@ class ClusterSession:
     """One unit of work's dealings with one cluster.
 
     Threads of one unit of work may share it: fields are rebound, never changed in place, but for `proofs`,
-    in which each thread touches keys of its own, and `decisions`, where a race loses at most a count.
+    in which each thread touches keys of its own, `decisions`, where a race loses at most a count, and what `bind` takes care of.
     """
 
     __slots__ = (
+        "_bounds",
         "asked",
+        "binds_next",
         "bound",
         "chosen",
         "chosen_stale",
@@ -114,10 +117,12 @@ class ClusterSession:
     def __init__(self, primary: str) -> None:
         self.primary = primary
         self.bound = UNBOUND
+        self._bounds: list[Bound] = []
+        """Everything that `bound` was made of."""
         self.loaded = False
         """Everything that can be known of what binds this unit of work is in `bound`."""
         self.asked: frozenset[Identity] = frozenset()
-        """The identities that the store was asked about."""
+        """The identities that the store has answered about."""
         self.store_down = False
         self.wrote = False
         self.waited = False
@@ -139,7 +144,19 @@ class ClusterSession:
         """Serial number of a connection -> the position proved on it."""
         self.latest: Decision | None = None
         """The router's latest answer."""
+        self.binds_next = False
+        """The router's latest answer was about a read that is bound inside `use_replicas()` too."""
         self.decisions: dict[Decision, int] = {}
+
+    def bind(self, bound: Bound) -> None:
+        """Bind this unit of work by `bound` as well. Threads may do so at once, and none undoes what another one did."""
+        self._bounds.append(bound)
+        seen = 0
+        # Appending is atomic, and whoever rebinds last has either seen everything or looks again.
+        while seen != len(self._bounds):
+            bounds = tuple(self._bounds)
+            seen = len(bounds)
+            self.bound = reduce(Bound.merged, bounds)
 
     def note_write(self) -> None:
         self.wrote = True
@@ -149,8 +166,8 @@ class ClusterSession:
         self.note_write()
         self.outcome_unknown = True
 
-    def count(self, decision: Decision) -> None:
-        self.decisions[decision] = self.decisions.get(decision, 0) + 1
+    def count(self, decision: Decision, statements: int = 1) -> None:
+        self.decisions[decision] = self.decisions.get(decision, 0) + statements
 
     def exclude(self, alias: str, reason: Reason) -> None:
         """Never use `alias` again in this unit of work."""
@@ -211,17 +228,20 @@ class RoutingSession:
     def inherit(self, outer: RoutingSession) -> None:
         """Begin inside another unit of work: what that one must see, this one must see."""
         self.outer = outer
+        self.safe_method, self.replica_reads, self.view_atomic = outer.safe_method, outer.replica_reads, outer.view_atomic
         for primary, theirs in tuple(outer.clusters.items()):
             self.cluster(primary).wrote = theirs.wrote
 
     def bequeath(self, outer: RoutingSession) -> None:
-        """End inside another unit of work, before saving: what this one wrote, that one has written."""
+        """End inside another unit of work, before saving: what this one wrote, that one has written, and was answered."""
         for primary, ours in tuple(self.clusters.items()):
             theirs = outer.cluster(primary)
-            theirs.bound = theirs.bound.merged(ours.bound)
+            theirs.bind(ours.bound)
             if ours.must_save:
                 theirs.note_write()
             theirs.outcome_unknown = theirs.outcome_unknown or ours.outcome_unknown
+            for decision, count in tuple(ours.decisions.items()):
+                theirs.count(decision, count)
 
     def decisions(self) -> tuple[DecisionCount, ...]:
         """Return which alias answered how many statements, and why, in order of first use."""

@@ -84,7 +84,7 @@ def test_several_clusters_know_their_aliases() -> None:
     [
         ("CONSISTENCY", "eventual", "consistency", "eventual"),
         ("POINTER_SECONDS", 7200, "pointer_seconds", 7200),
-        ("STICKY_SECONDS", 0.5, "sticky_seconds", 0.5),
+        ("STICKY_SECONDS", 40.5, "sticky_seconds", 40.5),
         ("MAX_LAG_SECONDS", 5, "max_lag_seconds", 5),
         ("CHECK_INTERVAL", 0.2, "check_interval", 0.2),
         ("CHECK_TIMEOUT", 2, "check_timeout", 2),
@@ -360,10 +360,10 @@ def test_values_that_cannot_be(name: str, value: object, check: CheckId, says: s
 
 def test_one_run_shows_everything_and_keeps_the_rest() -> None:
     """What is wrong with one key costs that key only."""
-    raw = {"default": {"REPLICAS": ["replica1", "nowhere"], "CHECK_TIMEOUT": "1", "COOKIE": 1, "STICKY_SECONDS": 9, "CHEK": 1}}
+    raw = {"default": {"REPLICAS": ["replica1", "nowhere"], "CHECK_TIMEOUT": "1", "COOKIE": 1, "STICKY_SECONDS": 90, "CHEK": 1}}
     config, problems = parsed(raw)
     assert len(problems) == 4
-    assert config.clusters["default"] == ClusterConfig(primary="default", replicas=(ReplicaConfig(alias="replica1"),), sticky_seconds=9)
+    assert config.clusters["default"] == ClusterConfig(primary="default", replicas=(ReplicaConfig(alias="replica1"),), sticky_seconds=90)
 
 
 def test_clusters_share_one_identity() -> None:
@@ -375,6 +375,13 @@ def test_clusters_share_one_identity() -> None:
 
 
 # --- POINTER_SECONDS against MAX_LAG_SECONDS ---
+
+
+@pytest.mark.parametrize(("sticky", "warned"), [(20.9, True), (21, False)])
+def test_pins_outlive_the_lag(sticky: float, warned: bool) -> None:
+    """Whom no position can bind must stay on the primary for the allowed lag and a check interval (1 s)."""
+    _, problems = parsed({"default": {"REPLICAS": ["replica1"], "MAX_LAG_SECONDS": 20, "STICKY_SECONDS": sticky}})
+    assert [problem.id for problem in problems] == ([CheckId.STICKY_TOO_SHORT] if warned else [])
 
 
 @pytest.mark.parametrize(("pointer", "warned"), [(30, True), (30.9, True), (31, False), (3600, False)])

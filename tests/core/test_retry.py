@@ -1,3 +1,5 @@
+"""Whose fault a failure is, and who answers then."""
+
 from __future__ import annotations
 
 import pytest
@@ -17,6 +19,8 @@ from django_pglb.core.retry import Verdict, judge
         ("25006", False, Verdict.WAS_WRITE),
         ("42P01", False, Verdict.PRIMARY),
         ("42703", False, Verdict.PRIMARY),
+        ("0A000", False, Verdict.PRIMARY),
+        ("55000", False, Verdict.PRIMARY),
         ("57014", False, Verdict.RAISE),
         ("55P03", False, Verdict.RAISE),
         ("22012", False, Verdict.RAISE),

@@ -1,11 +1,15 @@
+"""What one unit of work remembers."""
+
 from __future__ import annotations
+
+import threading
 
 from hypothesis import given
 from hypothesis import strategies as st
 
 from django_pglb.core.decision import Decision, DecisionCount, Reason
 from django_pglb.core.lsn import Pointer
-from django_pglb.core.routing_session import UNBOUND, Bound, RoutingSession
+from django_pglb.core.routing_session import UNBOUND, Bound, ClusterSession, RoutingSession
 
 TIMES = st.integers(0, 10**6).map(float)
 BOUNDS = st.builds(Bound, st.none() | st.builds(Pointer, st.integers(1, 3), st.integers(0, 2**64 - 1), TIMES), TIMES)
@@ -34,3 +38,31 @@ def test_decisions_are_counted_by_alias_and_reason() -> None:
     for decision in (Decision("replica1", Reason.REPLICA), Decision("default", Reason.WRITE), Decision("replica1", Reason.REPLICA)):
         routing.cluster("default").count(decision)
     assert routing.decisions() == (DecisionCount("replica1", Reason.REPLICA, 2), DecisionCount("default", Reason.WRITE, 1))
+
+
+def test_threads_that_bind_at_once_lose_nothing() -> None:
+    """Whatever any of them has learned binds."""
+    cluster, together = ClusterSession("default"), threading.Barrier(4)
+
+    def bind(first: int) -> None:
+        together.wait()
+        for lsn in range(first, 2000, 4):
+            cluster.bind(Bound(Pointer(1, lsn), float(2000 - lsn)))
+
+    threads = [threading.Thread(target=bind, args=[first]) for first in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert cluster.bound == Bound(Pointer(1, 1999), 2000.0)
+
+
+def test_inner_unit_is_what_the_outer_one_is_and_tells_what_it_did() -> None:
+    """The method and the view's transaction are the request's, and so are the answers."""
+    outer, inner = RoutingSession(safe_method=False), RoutingSession()
+    outer.view_atomic = frozenset({"default"})
+    inner.inherit(outer)
+    assert (inner.safe_method, inner.view_atomic) == (False, {"default"})
+    inner.cluster("default").count(Decision("default", Reason.UNSAFE_METHOD), 2)
+    inner.bequeath(outer)
+    assert outer.decisions() == (DecisionCount("default", Reason.UNSAFE_METHOD, 2),)

@@ -15,9 +15,11 @@ NAMES = (
     "write_on_commit",
     "write_and_fail",
     "whoami",
+    "whoami_stale",
     "nothing",
     "sign_in",
     "sign_out",
+    "change_password",
     "search",
 )
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from django.contrib.auth import authenticate, login, logout
+from django.contrib.auth import authenticate, login, logout, update_session_auth_hash
 from django.db import connection, transaction
 from django.http import HttpRequest, JsonResponse
 
-from django_pglb import replica_reads
+from django_pglb import replica_reads, use_replicas
 
 from .models import Entry
 
@@ -55,6 +55,11 @@ def whoami(request: HttpRequest) -> JsonResponse:
     return JsonResponse({"user": request.user.get_username()})
 
 
+@use_replicas()
+def whoami_stale(request: HttpRequest) -> JsonResponse:
+    return JsonResponse({"user": request.user.get_username(), "count": Entry.objects.count()})
+
+
 def nothing(request: HttpRequest) -> JsonResponse:
     return JsonResponse({})
 
@@ -67,6 +72,13 @@ def sign_in(request: HttpRequest) -> JsonResponse:
 
 def sign_out(request: HttpRequest) -> JsonResponse:
     logout(request)
+    return JsonResponse({})
+
+
+def change_password(request: HttpRequest) -> JsonResponse:
+    request.user.set_password("new")
+    request.user.save()
+    update_session_auth_hash(request, request.user)
     return JsonResponse({})
 
 

@@ -106,3 +106,22 @@ def test_secrets_appear_nowhere(cluster: Cluster, caplog: pytest.LogCaptureFixtu
 def test_errors_that_are_not_known_are_told_by_class_alone() -> None:
     """Whatever their text says."""
     assert describe(ValueError(SECRET)) == "cannot be probed (ValueError)"
+
+
+def test_forked_child_is_not_stopped_by_a_lock_of_its_parent() -> None:
+    """Another thread of the parent may hold it at the fork; in the child nobody ever lets it go."""
+    script = """
+import os, signal
+from django.conf import settings
+settings.configure()
+from django_pglb.identity import session_owners
+session_owners._lock.acquire()
+child = os.fork()
+if child:
+    assert os.waitpid(child, 0)[1] == 0
+else:
+    signal.alarm(5)
+    session_owners.remember("key", "1")
+"""
+    done, _ = run(script)
+    assert (done.returncode, done.stderr) == (0, "")
