@@ -17,6 +17,8 @@ from .prepare import USERS
 CLIENTS = 8
 DEVICES_PER_USER = 2
 WRITES = 0.1
+# A connection stays with the worker that took it, so clients that kept theirs might all end up with the same one.
+REQUESTS_PER_CONNECTION = 20
 
 
 def sign_in_everybody(port: int) -> list[Device]:
@@ -73,7 +75,10 @@ class Load:
         wire = Wire(self._port)
         while not self._stopping.is_set():
             try:
-                self._do_one(wire)
+                for _ in range(REQUESTS_PER_CONNECTION):
+                    if not self._stopping.is_set():
+                        self._do_one(wire)
+                wire.close()
             except (OSError, HTTPException, ValueError) as error:
                 self.failures.append(f"{type(error).__name__}: {error}")
                 wire.close()
