@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -22,7 +23,7 @@ from .served.load import CLIENTS
 
 DATABASE = "site"
 ROOT = Path(__file__).parents[1]
-READY_SECONDS = 30
+READY_SECONDS = 120
 END_SECONDS = 10
 REGISTER_READ = """
     SELECT coalesce(sum(calls), 0)::int FROM pg_stat_statements
@@ -84,7 +85,8 @@ class ServedSite:
             process.kill()
             process.wait()
             for pid in children:
-                os.kill(pid, signal.SIGKILL)
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
         self._process = None
         self._log.close()
 

@@ -61,11 +61,25 @@ class Site:
 
     def wait_for_states(self, **expected: HostState) -> None:
         """Wait until the checker of this process sees the hosts so."""
-        wait_until(lambda: self._states(expected) == expected, what=f"the checker to see {expected}", timeout=20)
+        wait_until(lambda: self._states(expected) == expected, what=f"the checker to see {expected}", timeout=60)
 
     def wait_until_online(self) -> None:
         self.cluster.wait_until_replicas_caught_up()
         self.wait_for_states(replica1=HostState.ONLINE, replica2=HostState.ONLINE)
+
+    def wait_until_seen(self, lsn: int | None = None) -> None:
+        """Wait until the checker of this process has seen both replicas at a position, that of the primary now unless one is given.
+
+        That they are there is not enough: a look just before may let them seem so far behind that nobody asks them until the next one.
+        """
+        wanted = self.cluster.primary.write_lsn if lsn is None else lsn
+        for replica in self.cluster.replicas:
+            replica.wait_for_lsn(wanted)
+        wait_until(lambda: self._least_replayed() >= wanted, timeout=60, what="the checker to see both replicas there")
+
+    def _least_replayed(self) -> int:
+        hosts = runtime.get_runtime().topology("default").by_alias
+        return min(hosts[alias].replay_lsn or 0 for alias in ("replica1", "replica2"))
 
     def _states(self, expected: dict[str, HostState]) -> dict[str, HostState]:
         topology = runtime.get_runtime().topology("default")

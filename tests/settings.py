@@ -27,7 +27,8 @@ DATABASES = {
     "replica1": {**_HOST, "TEST": {"MIRROR": "default"}},
     "replica2": {**_HOST, "TEST": {"MIRROR": "default"}},
 }
-PGLB = {"default": {"REPLICAS": ["replica1", "replica2"], "CHECK_INTERVAL": 0.2}}
+# The timeout is for tests that freeze a host to say: on a busy machine a healthy one may take a second to answer.
+PGLB = {"default": {"REPLICAS": ["replica1", "replica2"], "CHECK_INTERVAL": 0.2, "CHECK_TIMEOUT": 10}}
 CACHES = {"default": {"BACKEND": "django_redis.cache.RedisCache", "LOCATION": "redis://127.0.0.1:1/0"}}
 
 PGLB["default"]["DEBUG_HEADER"] = True

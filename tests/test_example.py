@@ -7,6 +7,7 @@ import re
 import signal
 import subprocess
 import sys
+from http.client import HTTPException
 from pathlib import Path
 
 import pytest
@@ -79,8 +80,15 @@ def test_site_serves_until_it_is_asked_to_end() -> None:
         assert page.status == 200
         assert "Sign in as Ann" in page.text
         line = re.search(r"cd .* check_replicas", printed)[0]
-        looked = subprocess.run(["sh", "-c", line], capture_output=True, text=True, check=False)
-        assert looked.returncode == 0, looked.stdout + looked.stderr
+        looks: list[str] = []
+
+        def all_well() -> bool:
+            looked = subprocess.run(["sh", "-c", line], capture_output=True, text=True, check=False)
+            looks.append(looked.stdout + looked.stderr)
+            return looked.returncode == 0
+
+        # Once is enough on a quiet machine; on a busy one a host may take more than CHECK_TIMEOUT to answer.
+        wait_until(all_well, timeout=60, what=lambda: f"check_replicas to find all well:\n{looks[-1]}")
         process.send_signal(signal.SIGINT)
         assert process.wait(timeout=30) == 0
         with pytest.raises(OSError, match="refused"):
@@ -113,6 +121,8 @@ def is_gone(url: str) -> bool:
         Browser(url).get()
     except ConnectionError:
         return True
+    except HTTPException:
+        return False  # it ended in the middle of an answer
     except OSError as error:
         return "refused" in str(error)
     return False

@@ -70,7 +70,7 @@ def wait_until_probing(site: ServedSite, pid: int, *, inherited: set[int]) -> No
             asked.update(prober.asked_at for prober in probers_of(pid, host, inherited=inherited))
             return len(asked) > 1
 
-        wait_until(is_asked_again, timeout=20, what=f"process {pid} to probe {host.name} twice")
+        wait_until(is_asked_again, timeout=60, what=f"process {pid} to probe {host.name} twice")
 
 
 def ports_of_master(site: ServedSite) -> set[int]:
@@ -100,7 +100,8 @@ def test_each_worker_probes_although_the_masters_checker_ran_before_the_fork(pre
     for pid in workers:
         wait_until_probing(preloaded, pid, inherited=of_master)
     for host in preloaded.cluster.hosts:
-        assert len({prober.backend for prober in probers(host)}) == WORKERS + 1
+        # A connection that was replaced may take a moment to end.
+        wait_until(lambda host=host: len(probers(host)) == WORKERS + 1, timeout=20, what=f"one connection for each process on {host.name}")
 
 
 @on_linux
@@ -111,7 +112,7 @@ def test_worker_that_replaces_a_killed_one_probes_and_reads_from_replicas(preloa
     assert all(backends.values())
     before = preloaded.worker_pids()
     os.kill(min(before), signal.SIGKILL)
-    wait_until(lambda: len(preloaded.worker_pids() - before) == 1, timeout=20, what="gunicorn to replace the worker")
+    wait_until(lambda: len(preloaded.worker_pids() - before) == 1, timeout=60, what="gunicorn to replace the worker")
     (replacement,) = preloaded.worker_pids() - before
     preloaded.wait_until_online()
     wait_until_probing(preloaded, replacement, inherited=of_master)
@@ -124,15 +125,18 @@ def test_worker_that_replaces_a_killed_one_probes_and_reads_from_replicas(preloa
 
 
 def read_by(worker: int, site: ServedSite, devices: list[Device]) -> Answer:
-    """Return the answer of a certain worker to a read; who gets a connection is not ours to choose."""
+    """Return the answer of a certain worker to a read; who gets a connection is not ours to choose.
+
+    Whoever has just signed in may still find that no replica is known to have their session.
+    """
     found: list[Answer] = []
 
     def is_answered() -> bool:
         with Wire(site.port) as wire:
             found.append(wire.request("GET", "/register/", devices[len(found) % len(devices)]))
-        return found[-1].worker == str(worker)
+        return found[-1].worker == str(worker) and "behind" not in found[-1].reasons
 
-    wait_until(is_answered, timeout=20, what=f"worker {worker} to answer")
+    wait_until(is_answered, timeout=60, what=f"worker {worker} to answer from a replica")
     return found[-1]
 
 
@@ -152,10 +156,10 @@ def sign_in_and_follow(site: ServedSite, user: int, *, forgets_pointer: bool = F
 
 
 def test_login_holds_at_the_first_request_in_any_process(served_cluster: Cluster) -> None:
-    """Login, redirect, signed in: fifty users in a row, several processes, both replicas a second behind, with our cookie and without."""
+    """Login, redirect, signed in: fifty users in a row, several processes, both replicas seconds behind, with our cookie and without."""
     with ServedSite(served_cluster, workers=WORKERS, threads=1) as site:
         for replica in served_cluster.replicas:
-            replica.delay_replay(1)
+            replica.delay_replay(10)
         users = [user for user in range(LOGINS) for _ in range(2)]
         journeys = [sign_in_and_follow(site, user, forgets_pointer=bool(turn % 2)) for turn, user in enumerate(users)]
     assert [page.body for _, page in journeys] == [{"user": username(user)} for user in users]
@@ -167,6 +171,6 @@ def test_login_does_not_hold_without_pointers(served_cluster: Cluster) -> None:
     """The same journey on a site that binds nobody ends signed out: the test above can fail."""
     with ServedSite(served_cluster, workers=WORKERS, threads=1, environment={"SERVED_CONSISTENCY": "eventual"}) as site:
         for replica in served_cluster.replicas:
-            replica.delay_replay(1)
+            replica.delay_replay(10)
         _, page = sign_in_and_follow(site, 0)
     assert page.body == {"user": ""}

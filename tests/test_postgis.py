@@ -38,7 +38,7 @@ SITE = """
                     cursor.execute(sql)
                     rows = cursor.fetchall()
                 [decision] = current_decisions()
-            if decision.alias == "replica1":
+            if decision.alias == "replica1" and rows:
                 return rows, decision.reason
         raise AssertionError(f"still answered by {{decision}}")
 """

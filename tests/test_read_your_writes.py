@@ -50,7 +50,7 @@ def test_own_write_is_read_from_the_primary_until_a_replica_has_it(site: Site, b
     assert Served(stranger).reasons == {Reason.REPLICA}
     for replica in site.cluster.replicas:
         replica.resume_replay()
-    site.cluster.wait_until_replicas_caught_up()
+    site.wait_until_seen()
     response = browser.get("/newest/")
     assert response.json() == {"text": "mine"}
     assert Served(response).reasons == {Reason.REPLICA}
@@ -168,7 +168,7 @@ def test_logout_is_seen_at_once(site: Site, user: User) -> None:
 def test_other_device_of_the_same_user_is_bound(site: Site, user: User) -> None:
     """What one browser wrote, the user's other browser sees, by the user id."""
     phone, laptop = signed_in(user), signed_in(user)
-    site.cluster.wait_until_replicas_caught_up()
+    site.wait_until_seen()
     assert Served(phone.get("/newest/")).reasons == {Reason.REPLICA}
     for replica in site.cluster.replicas:
         replica.pause_replay()

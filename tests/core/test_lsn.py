@@ -1,3 +1,5 @@
+"""WAL positions and pointers."""
+
 from __future__ import annotations
 
 import pytest
@@ -7,7 +9,7 @@ from hypothesis import strategies as st
 from django_pglb.core.lsn import Pointer, format_lsn, later, normalise, parse_lsn
 
 SEGMENT = 16 * 1024 * 1024
-POINTERS = st.builds(Pointer, st.integers(1, 9), st.integers(0, 2**64 - 1)) | st.none()
+POINTERS = st.builds(Pointer, st.integers(1, 9), st.integers(0, 2**64 - 1), st.integers(0, 10**9).map(float)) | st.none()
 
 
 @given(st.integers(0, 2**64 - 1))

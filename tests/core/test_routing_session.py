@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 
 from hypothesis import given
@@ -50,10 +51,16 @@ def test_threads_that_bind_at_once_lose_nothing() -> None:
             cluster.bind(Bound(Pointer(1, lsn), float(2000 - lsn)))
 
     threads = [threading.Thread(target=bind, args=[first]) for first in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    # So that they get into each other's way.
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    finally:
+        sys.setswitchinterval(interval)
     assert cluster.bound == Bound(Pointer(1, 1999), 2000.0)
 
 

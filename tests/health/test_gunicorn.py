@@ -74,7 +74,7 @@ def served(cluster: Cluster, folder: Path, preload: str) -> Iterator[str]:
         yield f"http://127.0.0.1:{port}/"
     finally:
         process.send_signal(signal.SIGTERM)
-        process.wait(20)
+        process.wait(60)
 
 
 def _understood(options: list[str]) -> list[str]:
@@ -100,6 +100,11 @@ def answer(address: str) -> tuple[int, int]:
 )
 def test_every_worker_probes_for_itself(healed_cluster: Cluster, tmp_path: Path, preload: str, in_master: int) -> None:
     """Each comes to see both replicas, and the server counts as many checkers as there are processes that run one."""
+
+    def checkers() -> int:
+        counted = "SELECT count(*) FROM pg_stat_activity WHERE application_name = %s"
+        return int(healed_cluster.replicas[0].ask(counted, (APPLICATION_NAME,)))
+
     with served(healed_cluster, tmp_path, preload) as address:
         seen: dict[int, int] = {}
 
@@ -110,8 +115,10 @@ def test_every_worker_probes_for_itself(healed_cluster: Cluster, tmp_path: Path,
                 return False  # not up yet
             return len(seen) == WORKERS and set(seen.values()) == {2}
 
-        wait_until(all_workers_see_both, timeout=30, what=f"{WORKERS} workers to see both replicas, {tmp_path / 'log'}")
-        counted = "SELECT count(*) FROM pg_stat_activity WHERE application_name = %s"
-        assert healed_cluster.replicas[0].ask(counted, (APPLICATION_NAME,)) == WORKERS + in_master
-    wait_until(lambda: not healed_cluster.replicas[0].ask(counted, (APPLICATION_NAME,)), timeout=10, what="all connections to end")
+        wait_until(all_workers_see_both, timeout=60, what=f"{WORKERS} workers to see both replicas, {tmp_path / 'log'}")
+        # Connections of checkers that have just ended may still be there.
+        wait_until(lambda: checkers() == WORKERS + in_master, timeout=20, what="as many checkers as processes that run one")
+        seen_by = checkers()
+    assert seen_by == WORKERS + in_master
+    wait_until(lambda: not checkers(), timeout=20, what="all connections to end")
     assert "Traceback" not in (tmp_path / "log").read_text()
