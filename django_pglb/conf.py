@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 from functools import cache
+from typing import TYPE_CHECKING
 
 from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
 from django.core.signals import setting_changed
 
 from .core.config import Config
-from .core.config_parser import find_settings_not_offered, parse, parse_enabled
-from .core.problem import Problem
+from .core.config_parser import find_settings_not_offered, find_unknown_settings, parse, parse_enabled
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from .core.problem import Problem
 
 
 # Not under a lock: it might be held by another thread at a fork. Two threads that come first at once read the same settings twice.
@@ -21,10 +26,15 @@ def get_config() -> Config:
     Raises `ImproperlyConfigured`, naming each setting that is wrong: nothing must run on a misread setting.
     """
     config, problems = read()
+    refuse(problems)
+    return config
+
+
+def refuse(problems: Iterable[Problem]) -> None:
+    """Raise `ImproperlyConfigured` with the words of all errors among `problems`, if there are any."""
     errors = [problem for problem in problems if problem.is_error]
     if errors:
         raise ImproperlyConfigured("\n".join(f"{error.message} {error.hint}".rstrip() for error in errors))
-    return config
 
 
 @cache
@@ -54,7 +64,7 @@ def read() -> tuple[Config, tuple[Problem, ...]]:
     raw = getattr(settings, "PGLB", {})
     config, found = parse(raw, enabled=enabled, debug=bool(settings.DEBUG), database_aliases=tuple(settings.DATABASES))
     if enabled:
-        problems += find_settings_not_offered(dir(settings))
+        problems += find_settings_not_offered(dir(settings)) + find_unknown_settings(dir(settings))
     return config, problems + found
 
 

@@ -67,8 +67,10 @@ class ScopeManager:
 def decorated(function: Callable[P, R], fresh: Callable[[], Any]) -> Callable[P, R]:
     """Return `function` run inside a manager that `fresh` makes anew for each call; async functions are awaited inside it.
 
-    Raises `TypeError` for a generator function.
+    Raises `TypeError` for a class and for a generator function.
     """
+    if isinstance(function, type):
+        raise TypeError(f"{function.__qualname__} is a class: decorate its method, as with method_decorator(…, name='dispatch')")
     if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
         # A block inside it would be no better: what it changes is in force for whoever consumes it, between two items.
         raise TypeError(

@@ -17,8 +17,9 @@ class Connection(Protocol):
     alias: str
     in_atomic_block: bool
     pglb_serial: int
-    pglb_opened_at: float
 
+    @property
+    def pglb_opened_at(self) -> float: ...
     @property
     def pglb_mirror_of(self) -> str | None: ...
     @property

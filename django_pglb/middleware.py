@@ -6,7 +6,9 @@ import asyncio
 from typing import TYPE_CHECKING, Any
 
 from asgiref.sync import iscoroutinefunction, markcoroutinefunction, sync_to_async
+from django.apps import apps
 from django.conf import settings
+from django.core.exceptions import ImproperlyConfigured
 from django.utils.module_loading import import_string
 
 from . import pointers, runtime
@@ -38,6 +40,8 @@ class LoadBalancingMiddleware:
     async_capable = True
 
     def __init__(self, get_response: Callable[[HttpRequest], Any]) -> None:
+        if not apps.is_installed("django_pglb"):
+            raise ImproperlyConfigured("LoadBalancingMiddleware needs django_pglb in INSTALLED_APPS: it listens to logins from there.")
         self.get_response = get_response
         self.is_async = iscoroutinefunction(get_response)
         if self.is_async:
@@ -91,6 +95,7 @@ class LoadBalancingMiddleware:
         first = next(iter(clusters.values()))
         routing = RoutingSession(
             RequestIdentities(request, import_string(first.identity), lambda: _carried(request, first)),
+            is_request=True,
             safe_method=all(request.method in cluster.replica_methods for cluster in clusters.values()),
         )
         request._pglb_routing = routing  # type: ignore[attr-defined]  # where signals and stick() find it

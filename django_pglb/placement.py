@@ -133,6 +133,8 @@ def _decide(
     if rule is not None:
         return Decision(primary, rule)
     cluster = routing.cluster(primary)
+    if not routing.is_request and _get_running_loop() is None:
+        runtime.wait_for_first_look(primary)
     if scope.forced == "replicas":
         return any_replica(cluster, runtime.topology(primary), runtime.reads_in_flight, wanted=wanted)
     rule = unit_rule(scope, routing, cluster, from_primary=from_primary)

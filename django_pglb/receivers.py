@@ -6,9 +6,12 @@ from typing import TYPE_CHECKING, Any
 
 from django.conf import settings
 from django.contrib.auth.signals import user_logged_in, user_logged_out
+from django.core.management.base import CommandError
+from django.db.models.signals import pre_migrate
 from django.test.signals import setting_changed
 
 from . import runtime
+from .engine import connection_to
 from .identity import USER, session_owners
 from .units import stick
 
@@ -22,6 +25,7 @@ def connect() -> None:
     """Connect all receivers; safe to call again."""
     for signal in (user_logged_in, user_logged_out):
         signal.connect(bind_user, dispatch_uid="django_pglb.bind_user")
+    pre_migrate.connect(refuse_to_migrate_replica, dispatch_uid="django_pglb.refuse_to_migrate_replica")
     setting_changed.connect(forget_settings, dispatch_uid="django_pglb.forget_settings")
 
 
@@ -33,6 +37,13 @@ def bind_user(request: HttpRequest | None, user: Any, **_: object) -> None:
     session_owners.forget(getattr(getattr(request, "session", None), "session_key", None))
     if user is not None and user.pk is not None:
         stick(request, USER, str(user.pk))
+
+
+def refuse_to_migrate_replica(using: str, **_: object) -> None:
+    """Stop `migrate --database` with a replica: nothing would be done there, and the migrations noted as applied, on the primary."""
+    primary = runtime.primary_of(using)
+    if primary not in (None, using) and connection_to(using).pglb_mirror_of is None:
+        raise CommandError(f"{using!r} is a replica of {primary!r}, and gets its tables from there: migrate --database {primary}")
 
 
 def forget_settings(setting: str, **_: object) -> None:

@@ -22,8 +22,8 @@ def tells_who_asks(model: type[Model]) -> bool:
     `use_replicas()` does not make a stale one fine: a session that is not there yet, or a user with the password from before, would sign
     the visitor out for good.
     """
-    # By what it has, as importing Django's own session model would need its app.
-    return hasattr(model, "get_session_store_class") or model._meta.label_lower == settings.AUTH_USER_MODEL.lower()
+    # By what it has, as importing Django's own session model would need its app. Some models are none: Django's database cache has one.
+    return hasattr(model, "get_session_store_class") or getattr(model._meta, "label_lower", "") == settings.AUTH_USER_MODEL.lower()
 
 
 class ReplicaRouter:

@@ -16,12 +16,14 @@ from typing import TYPE_CHECKING
 from django.utils.module_loading import import_string
 
 from . import signals
-from .conf import get_config
+from .conf import get_config, refuse
+from .core.problem import CheckId
 from .core.routing_session import Bound, Identity
 from .core.topology import Host, HostState, Topology
 from .engine import connection_to
 from .health.checker import Checker
 from .health.clock import now
+from .references import broken_references
 from .stores import Store, StoreError
 from .targets import cluster_targets
 
@@ -41,6 +43,7 @@ class Runtime:
         self.in_flight: defaultdict[str, deque[None]] = defaultdict(deque)  # append, pop and len are atomic: no lock
         self._stores = {primary: _make_store(cluster) for primary, cluster in config.clusters.items()}
         self._store_down: set[str] = set()
+        self._has_looked = False
         targets = {primary: cluster_targets(cluster) for primary, cluster in config.clusters.items()}
         self.mirrored = {
             primary
@@ -61,6 +64,17 @@ class Runtime:
             return Topology(primary=Host(alias=primary, is_primary=True), replicas=())
         self.checker.ensure_running()
         return self.checker.topology(primary)
+
+    def wait_for_first_look(self, primary: str) -> None:
+        """Wait, once per process, until the hosts are known: the first read of a script, which may be its only one, is worth it.
+
+        Takes some milliseconds; one interval and a timeout at most. Never call it where somebody waits for a response.
+        """
+        if self._has_looked or primary in self.mirrored:
+            return
+        self._has_looked = True
+        cluster = self.config.clusters[primary]
+        self.checker.wait_until_known(cluster.check_interval + cluster.check_timeout)
 
     def needs_pointers(self, primary: str) -> bool:
         """Say whether what this cluster's users wrote must be remembered: not without replicas, nor when they mirror the primary."""
@@ -128,7 +142,11 @@ def _build() -> Runtime:
     global _runtime
     with _runtime_lock:
         if _runtime is None:
-            _runtime = Runtime(get_config())
+            config = get_config()
+            # Servers like gunicorn run no checks. That a cache is not atomic is left to those: it serves, if not well.
+            references = (problem for cluster in config.clusters.values() for problem in broken_references(cluster))
+            refuse(problem for problem in references if problem.id is not CheckId.CACHE_NOT_ATOMIC)
+            _runtime = Runtime(config)
         return _runtime
 
 

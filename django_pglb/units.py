@@ -104,7 +104,8 @@ def export_pointer() -> str:
     """Return, as a signed text, what whoever continues this unit of work elsewhere must see.
 
     Give it to `routing_session(pointer=…)` in another process or service with the same `SECRET_KEY`. Call it after the commit;
-    one round trip to the primary if something was written. Outside a routing session it carries nothing.
+    one round trip to the primary if something was written, so in async code through `sync_to_async`. Outside a routing session it
+    carries nothing.
     """
     routing = current_scope().routing
     return sign({} if routing is None else pointers.bounds_to_export(routing))
@@ -147,7 +148,7 @@ def _primary_of(alias: str) -> str:
 
 def _listed(identity: Identity | Iterable[Identity]) -> tuple[Identity, ...]:
     pairs = tuple(identity)
-    if len(pairs) == 2 and all(isinstance(part, str) for part in pairs):
+    if len(pairs) == 2 and isinstance(pairs[0], str):
         pairs = ((pairs[0], pairs[1]),)  # type: ignore[assignment]  # one pair, which looks like two items
     for pair in pairs:
         if not (isinstance(pair, tuple) and len(pair) == 2):

@@ -12,6 +12,8 @@ from .guestbook.people import PASSWORD, USERNAMES
 from .journey import Journey
 from .local import LocalSite, SiteFailed
 
+MAX_PORT = 65535
+
 
 def main() -> int:
     """Serve until Ctrl-C, or run the journey. Returns the exit status."""
@@ -35,8 +37,14 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--check", action="store_true", help="go through the site without a browser; exit 0 if it keeps its promises, else 1"
     )
-    parser.add_argument("--port", type=int, help="where to serve on 127.0.0.1 (default: 8000 if it is free)")
+    parser.add_argument("--port", type=_port, help="where to serve on 127.0.0.1 (default: 8000 if it is free)")
     return parser
+
+
+def _port(text: str) -> int:
+    if not text.isdecimal() or int(text) > MAX_PORT:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a port: 0 to {MAX_PORT}")
+    return int(text)
 
 
 def _check(site: LocalSite) -> int:

@@ -31,7 +31,7 @@ def post_worker_init(worker: Any) -> None:
     # Imported late: in here Django's settings can be read.
     from django_pglb.runtime import get_runtime
 
-    get_runtime().checker.wait_until_probed(FIRST_LOOK_SECONDS)
+    get_runtime().checker.wait_until_known(FIRST_LOOK_SECONDS)
 
 
 def _end_with_parent() -> None:

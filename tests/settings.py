@@ -21,11 +21,11 @@ ROOT_URLCONF = "tests.guestbook.urls"
 ALLOWED_HOSTS = ["testserver", "localhost", "127.0.0.1"]
 DATABASE_ROUTERS = ["django_pglb.routers.ReplicaRouter"]
 
-_HOST = {"ENGINE": "django_pglb.backends.postgresql", "NAME": "site", "USER": "postgres", "HOST": "127.0.0.1", "PORT": 1}
+_HOST = {"ENGINE": "django_pglb.backends.postgresql", "NAME": "site", "USER": "postgres", "HOST": "127.0.0.1"}
 DATABASES = {
-    "default": {**_HOST},
-    "replica1": {**_HOST, "TEST": {"MIRROR": "default"}},
-    "replica2": {**_HOST, "TEST": {"MIRROR": "default"}},
+    "default": {**_HOST, "PORT": 1},
+    "replica1": {**_HOST, "PORT": 2, "TEST": {"MIRROR": "default"}},
+    "replica2": {**_HOST, "PORT": 3, "TEST": {"MIRROR": "default"}},
 }
 # The timeout is for tests that freeze a host to say: on a busy machine a healthy one may take a second to answer.
 PGLB = {"default": {"REPLICAS": ["replica1", "replica2"], "CHECK_INTERVAL": 0.2, "CHECK_TIMEOUT": 10}}

@@ -131,9 +131,13 @@ def test_wrong_usage_exits_3(run: Run, arguments: list[str], message: str) -> No
 @pytest.mark.parametrize(
     ("others", "message"),
     [
-        ({"PGLB": {}}, "PGLB is not set"),
+        ({"PGLB": {}}, "PGLB names no cluster"),
         ({"PGLB_ENABLED": False}, "PGLB_ENABLED is off"),
         ({"PGLB": {"default": {"REPLICAS": ["nobody"]}}}, "nobody"),
+        (
+            {"DATABASES": {"default": {"ENGINE": "django.db.backends.sqlite3", "NAME": "x"}}, "PGLB": {"default": {"REPLICAS": []}}},
+            "sqlite3",
+        ),
     ],
 )
 def test_nothing_to_check_exits_3(cluster: Cluster, tmp_path: Path, run: Run, others: dict[str, Any], message: str) -> None:

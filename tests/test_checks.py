@@ -17,7 +17,7 @@ from django.db.backends.signals import connection_created
 from django.test import override_settings
 from django_redis.cache import RedisCache
 
-from django_pglb import conf
+from django_pglb import conf, runtime
 from django_pglb.middleware import LoadBalancingMiddleware
 from django_pglb.routers import ReplicaRouter
 from django_pglb.stores import CacheStore
@@ -79,6 +79,11 @@ def databases(alias: str, /, **changes: Any) -> dict[str, Any]:
     """The test databases with some settings of one alias changed; None takes one away."""
     changed = {name: value for name, value in {**settings.DATABASES[alias], **changes}.items() if value is not None}
     return {"DATABASES": {**settings.DATABASES, alias: changed}}
+
+
+def same_address(*aliases: str) -> dict[str, Any]:
+    changed = {alias: {**settings.DATABASES[alias], "PORT": 7} for alias in aliases}
+    return {"DATABASES": {**settings.DATABASES, **changed}}
 
 
 def middleware(*paths: str) -> dict[str, Any]:
@@ -162,6 +167,9 @@ WRONG: dict[str, tuple[dict[str, Any], str, Iterable[str]]] = {
     "other mirror": (databases("replica1", TEST={"MIRROR": "replica2"}), "W006", ['is "replica2"']),
     "other name": (databases("replica1", NAME="shop"), "W007", ['DATABASES["replica1"]["NAME"]', '"shop"']),
     "other sslmode": (databases("replica1", OPTIONS={"sslmode": "require"}), "W008", ["sslmode", '"require"', '"prefer"']),
+    "replica at the primary's address": (same_address("default", "replica1"), "W011", ['DATABASES["replica1"]', '"default"']),
+    "two replicas at one address": (same_address("replica1", "replica2"), "W011", ['DATABASES["replica2"]', '"replica1"']),
+    "unknown setting": ({"PGLB_ENABLE": False}, "W012", ['did you mean "PGLB_ENABLED"?']),
     "atomic requests on a replica": (databases("replica1", ATOMIC_REQUESTS=True), "W009", ['DATABASES["replica1"]["ATOMIC_REQUESTS"]']),
 }
 
@@ -198,6 +206,28 @@ def test_every_mistake_is_shown_at_once() -> None:
     """A broken key hides neither the other keys' problems nor those around the package."""
     changes = {**cluster(CHEK=1, CHECK_TIMEOUT="1"), **middleware(SESSIONS), **databases("replica1", TEST=None), "DATABASE_ROUTERS": []}
     assert ids(**changes) == ["E004", "E005", "W006", "E030", "E032"]
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["identity not there", "identity not callable", "store not there", "not a store", "unknown cache", "engine of a replica", "no engine"],
+)
+def test_what_cannot_work_stops_the_first_query(name: str) -> None:
+    """Servers run no checks, and a replica on Django's own engine would serve old pages without a word."""
+    changes, _, words = WRONG[name]
+    try:
+        with override_settings(**changes), pytest.raises(ImproperlyConfigured) as failure:
+            runtime.get_runtime()
+    finally:
+        runtime.reset()
+    assert [word for word in words if word not in str(failure.value)] == []
+
+
+def test_middleware_without_the_app_is_refused() -> None:
+    """Nobody would listen to logins, and no check would say so."""
+    without = [app for app in settings.INSTALLED_APPS if app != "django_pglb"]
+    with override_settings(INSTALLED_APPS=without), pytest.raises(ImproperlyConfigured, match="INSTALLED_APPS"):
+        LoadBalancingMiddleware(lambda request: None)
 
 
 @pytest.mark.parametrize(

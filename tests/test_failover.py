@@ -77,6 +77,33 @@ def test_read_whose_connection_was_terminated_is_answered(site: Site, read: Call
     assert len(runtime.get_runtime().topology("default").online) == 2
 
 
+def test_connections_of_a_pool_that_outlived_a_restart_take_nobody_out(site: Site, reported: list[str]) -> None:
+    """A pool hands out what it made long ago: what breaks then was broken before, and says nothing about the host now."""
+    for alias in ("replica1", "replica2"):
+        connections[alias].close()
+        connections[alias].settings_dict["OPTIONS"] = {"pool": {"min_size": 2, "max_size": 4}}
+    try:
+        for alias in ("replica1", "replica2"):
+            connections[alias].ensure_connection()
+            connections[alias].pool.wait()
+            connections[alias].close()
+        opened_before = now()
+        wait_until(
+            lambda: all(placement.has_been_well_since(a, opened_before) for a in ("replica1", "replica2")), timeout=20, what="probes"
+        )
+        for host in site.cluster.replicas:
+            host.ask(TERMINATE)
+        with routing_session():
+            assert Entry.objects.count() == 0
+            assert {decision.reason for decision in current_decisions()} == {Reason.REPLICA}
+        assert reported == []
+    finally:
+        for alias in ("replica1", "replica2"):
+            connections[alias].close()
+            connections[alias].close_pool()
+            connections[alias].settings_dict["OPTIONS"] = {}
+
+
 @pytest.mark.parametrize("read", READS.values(), ids=READS)
 def test_read_on_a_host_that_died_is_answered_by_another(site: Site, read: Callable[[], int], monkeypatch: pytest.MonkeyPatch) -> None:
     """The value is right, another host gave it, and the reason is failover."""

@@ -40,6 +40,9 @@ class BelievingChecker:
 
     def ensure_running(self) -> None: ...
 
+    def wait_until_known(self, timeout: float) -> bool:
+        return True
+
     def stop(self) -> None: ...
 
     def report_failure(self, alias: str, why: str) -> None:

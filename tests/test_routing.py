@@ -9,10 +9,13 @@ from typing import Any
 
 import pytest
 from asgiref.sync import sync_to_async
+from django.conf import settings
 from django.contrib.contenttypes.models import ContentType
+from django.core.cache import caches
+from django.core.management import CommandError, call_command
 from django.db import OperationalError, connection, connections, router, transaction
 from django.http import HttpResponse
-from django.test import Client, RequestFactory
+from django.test import Client, RequestFactory, override_settings
 
 from django_pglb import (
     connection_for_read,
@@ -263,6 +266,54 @@ def test_overrides_refuse_generators() -> None:
         @routing_session()
         async def more_rows() -> Any:
             yield 1
+
+
+def test_overrides_refuse_classes() -> None:
+    """A class would become a function without a word."""
+    with pytest.raises(TypeError, match="decorate its method"):
+
+        @use_primary()
+        class View:
+            pass
+
+
+def test_first_read_of_a_script_waits_for_the_first_look_and_a_request_does_not(site: Site) -> None:
+    """A script may have only one; a request is answered by the primary meanwhile."""
+    runtime.reset()
+    with routing_session():
+        Entry.objects.count()
+        assert reasons() == {Reason.REPLICA}
+    runtime.reset()
+    with use_replicas():
+        Entry.objects.count()
+        assert reasons() == {Reason.STALE_ALLOWED}
+    runtime.reset()
+    assert Served(Client().get("/newest/")).reasons == {Reason.NO_REPLICA}
+
+
+def test_database_cache_is_routed_like_any_model(site: Site) -> None:
+    """Its model is none: it has a table and a little more."""
+    at_database = {"BACKEND": "django.core.cache.backends.db.DatabaseCache", "LOCATION": "cached"}
+    with override_settings(CACHES={**settings.CACHES, "database": at_database}):
+        call_command("createcachetable", verbosity=0)
+        caches["database"].set("a", 1)
+        site.wait_until_seen()
+        with use_replicas():
+            assert caches["database"].get("a") == 1
+            assert reasons() == {Reason.STALE_ALLOWED}
+
+
+def test_replica_is_not_migrated(site: Site) -> None:
+    """Nothing would be done there, and the primary would say that it was."""
+    with pytest.raises(CommandError, match="'replica1' is a replica of 'default'"):
+        call_command("migrate", database="replica1", verbosity=0)
+
+
+def test_identity_may_be_a_number(site: Site) -> None:
+    """A user's primary key is one."""
+    with routing_session(identity=("user", 1)):  # type: ignore[arg-type]
+        Entry.objects.create(text="x")
+    assert runtime.get_runtime().load("default", [("user", "1")]).pointer is not None
 
 
 def test_threads_do_not_inherit_a_unit_of_work() -> None:

@@ -15,6 +15,7 @@ from django_pglb.testing import Cluster
 ROOT = Path(__file__).parent.parent
 RUNNERS = {
     "django": ["-m", "django", "test", "tests.user_project.notes", "--noinput", "-v", "2"],
+    "django with pools": ["-m", "django", "test", "tests.user_project.notes", "--noinput"],
     "django in parallel": ["-m", "django", "test", "tests.user_project.notes", "--noinput", "--parallel", "2"],
     "pytest": ["-m", "pytest", "-p", "no:cacheprovider", "-c", os.devnull, "--rootdir", "tests/user_project", "tests/user_project/notes"],
 }
@@ -27,6 +28,7 @@ def test_users_own_tests_pass_without_a_replica(cluster: Cluster, runner: str) -
         **os.environ,
         "DJANGO_SETTINGS_MODULE": "tests.user_project.settings",
         "USER_PROJECT_PORT": str(cluster.primary.port),
+        "USER_PROJECT_POOL": "1" if runner == "django with pools" else "",
     }
     command = [sys.executable, "-W", "error", *RUNNERS[runner]]
     if runner == "pytest":

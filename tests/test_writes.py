@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import psycopg
@@ -136,6 +137,50 @@ def test_write_hidden_from_the_classifier_is_run_on_the_primary_and_counts(site:
         assert wrote()
     assert Author.objects.filter(name="sneaked").count() == 1
     assert len(site.redis.keys()) == 1
+
+
+def test_statement_that_a_wrapper_puts_in_place_of_another_is_what_counts() -> None:
+    """Django's `execute_wrapper`s run below the cursor, and may prefix or replace what it was given."""
+
+    def prefix(execute: Any, sql: str, params: Any, many: bool, context: Any) -> Any:
+        return execute(f"INSERT INTO guestbook_author (name) VALUES ('wrapped'); {sql}", params, many, context)
+
+    for alias in ("default", "replica1"):
+        with routing_session(), connections[alias].execute_wrapper(prefix), connections[alias].cursor() as cursor:
+            cursor.execute("SELECT 1")
+            assert wrote()
+            assert current_decisions()[-1][:2] == ("default", Reason.WRITE)
+    assert Author.objects.filter(name="wrapped").count() == 2
+
+
+class Unknown:
+    """What no adapter knows."""
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "SELECT 'é'".encode(),
+        psycopg.sql.SQL("SELECT {}").format(psycopg.sql.Literal(Unknown())),
+        object(),
+    ],
+    ids=["bytes in some encoding", "literal that cannot be adapted", "no statement at all"],
+)
+def test_statement_whose_text_is_not_known_counts_as_a_write(statement: Any) -> None:
+    """Whatever psycopg then says of it, in Django's exceptions."""
+    with routing_session(), connections["replica1"].cursor() as cursor:
+        with suppress(DatabaseError, TypeError):
+            cursor.execute(statement)
+        assert wrote()
+
+
+def test_percent_sign_is_one_where_there_are_no_parameters() -> None:
+    """psycopg replaces nothing then, so a pattern is no placeholder."""
+    with routing_session(), connection.cursor() as cursor:
+        cursor.execute("SELECT 1 WHERE 'reason' LIKE '%son'")
+        assert (cursor.fetchone(), wrote()) == ((1,), False)
+        cursor.execute("SELECT 1 WHERE 'a' LIKE '%%' || %s", ["a"])
+        assert not wrote()
 
 
 DYING_INSERT = "INSERT INTO guestbook_author (name) SELECT 'x' FROM pg_terminate_backend(pg_backend_pid()) RETURNING id"

@@ -22,7 +22,7 @@ class MirrorAwareCreation(DatabaseCreation):
         super().set_as_test_mirror(primary_settings_dict)
         settings_dict = self.connection.settings_dict
         settings_dict.update({key: primary_settings_dict[key] for key in ADDRESS})
-        self.connection.close()
+        _let_go(self.connection)
         # In the settings, which all threads' connections of this alias share.
         settings_dict["TEST"][MIRROR_OF] = settings_dict["TEST"]["MIRROR"]
         runtime.reset()
@@ -31,5 +31,11 @@ class MirrorAwareCreation(DatabaseCreation):
         for alias in connections:
             mirror = connections[alias]
             if getattr(mirror, "pglb_mirror_of", None) == self.connection.alias:
-                mirror.close()
+                _let_go(mirror)
         super()._destroy_test_db(test_database_name, verbosity)  # type: ignore[misc]  # missing in the stubs
+
+
+def _let_go(connection: Any) -> None:
+    """Close what may be open: the connection, and the pool that it came from."""
+    connection.close()
+    connection.close_pool()

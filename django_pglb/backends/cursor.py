@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from contextlib import ExitStack, contextmanager, nullcontext
 from itertools import islice
+from math import inf
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import psycopg
@@ -16,6 +17,7 @@ from ..core.decision import Decision, Reason
 from ..core.retry import Verdict, judge
 from ..core.statements import Kind
 from ..engine import connection_to
+from ..health.clock import now
 from .proof import NotReached, position_of, prefixed, shown_position
 from .sql import kind_of
 
@@ -50,8 +52,9 @@ class RoutedCursor(CursorDebugWrapper):
         self._name = name
         self._kind = Kind.READ
         self._is_bound = False
-        self._has_reconnected = False
+        self._failed_at = inf
         self._decision = Decision(db.alias, Reason.EXPLICIT)
+        self._judged: Any = None
         self._statement: tuple[Any, Any] | None = None
         self._has_run = False
         self._rows_delivered = False
@@ -70,14 +73,14 @@ class RoutedCursor(CursorDebugWrapper):
     # --- Statements ---
 
     def execute(self, sql: Any, params: Any = None) -> Any:
-        self._place(kind_of(sql, self.requested))
+        self._judge(sql, params)
         try:
             return self._wrapper.execute(self, sql, params)
         finally:
             self._count()
 
     def executemany(self, sql: Any, param_list: Any) -> Any:
-        self._place(kind_of(sql, self.requested))
+        self._judge(sql, param_list)
         try:
             return self._wrapper.executemany(self, sql, param_list)
         finally:
@@ -97,7 +100,7 @@ class RoutedCursor(CursorDebugWrapper):
         """Do what psycopg's `Cursor.copy()` does, on the host where this statement belongs. Raises psycopg's own errors."""
         # In this order: what was copied in is committed when psycopg's context ends.
         with self._noting_unknown_outcome(), ExitStack() as stack:
-            yield self._begin(statement, lambda: stack.enter_context(self.cursor.copy(statement, params, **kwargs)))
+            yield self._begin(statement, params, lambda: stack.enter_context(self.cursor.copy(statement, params, **kwargs)))
 
     def stream(self, query: Any, params: Any = None, **kwargs: Any) -> Iterator[Any]:
         """Do what psycopg's `Cursor.stream()` does, on the host where this statement belongs. Raises psycopg's own errors."""
@@ -107,7 +110,7 @@ class RoutedCursor(CursorDebugWrapper):
             return rows, list(islice(rows, 1))
 
         with self._noting_unknown_outcome():
-            rest, first = self._begin(query, begin)
+            rest, first = self._begin(query, params, begin)
             yield from first
             yield from rest
 
@@ -117,11 +120,16 @@ class RoutedCursor(CursorDebugWrapper):
 
     # --- Where ---
 
+    def _judge(self, sql: Any, params: Any) -> None:
+        """Open a raw cursor where `sql` belongs."""
+        self._judged = sql
+        self._place(kind_of(sql, params, self.requested))
+
     def _place(self, kind: Kind) -> None:
         """Open a raw cursor where a statement of this kind belongs."""
         self._kind = kind
         self._is_bound = placement.is_next_bound(self._primary)
-        self._has_reconnected = False
+        self._failed_at = inf
         if self._primary == self.requested.alias:
             self._decision = placement.place_on_primary(self._primary, kind)
             self._open(self.requested)
@@ -133,12 +141,12 @@ class RoutedCursor(CursorDebugWrapper):
         else:
             self._open_placed(placement.place_on_replica(self.requested.alias, kind, is_bound=self._is_bound))
 
-    def _begin(self, statement: Any, begin: Callable[[], T]) -> T:
+    def _begin(self, statement: Any, params: Any, begin: Callable[[], T]) -> T:
         """Return what `begin` returns on the host where `statement` belongs, which cannot share a message with its proof.
 
         Raises psycopg's errors for what `begin` does, as Django leaves it to psycopg.
         """
-        self._place(kind_of(statement, self.requested))
+        self._judge(statement, params)
 
         def run() -> T:
             self._prove_apart()
@@ -204,6 +212,9 @@ class RoutedCursor(CursorDebugWrapper):
     # --- Running ---
 
     def _execute(self, sql: Any, params: Any, *ignored_wrapper_args: Any) -> Any:
+        if sql is not self._judged:
+            # One of Django's `execute_wrapper`s has put another statement in its place.
+            self._judge(sql, params)
         self._statement = (sql, params)
         if not self._on_replica:
             self._has_run = True
@@ -211,6 +222,8 @@ class RoutedCursor(CursorDebugWrapper):
         return self._with_failover(lambda: self._execute_here(sql, params))
 
     def _executemany(self, sql: Any, param_list: Any, *ignored_wrapper_args: Any) -> Any:
+        if sql is not self._judged:
+            self._judge(sql, param_list)
         if not self._on_replica:
             return self._run_on_primary(Plain._executemany, sql, param_list)
         every = list(param_list)
@@ -282,11 +295,11 @@ class RoutedCursor(CursorDebugWrapper):
         verdict = judge(sqlstate, connection_lost=lost)
         if verdict is Verdict.RAISE:
             raise error
-        is_old = lost and not self._has_reconnected and self._is_older_than_its_host(alias)
+        self._failed_at = min(self._failed_at, now())
+        is_old = lost and self._is_older_than_its_host(alias)
         if lost:
             connection_to(alias).close()
         if is_old:
-            self._has_reconnected = True
             return self._decision
         if verdict is Verdict.HOST_OUT:
             placement.report_failure(alias, f"failed a read ({sqlstate or type(cause or error).__name__})")
@@ -303,11 +316,13 @@ class RoutedCursor(CursorDebugWrapper):
     def _is_older_than_its_host(self, alias: str) -> bool:
         """Say whether a connection broke because it had outlived a restart of its host, which has been well since.
 
-        Each thread keeps such a connection until it uses it; none of them may take the host out again. A new one will tell.
+        Each thread keeps such a connection until it uses it, and a pool several; none of them may take the host out again.
+        A connection that was made since this statement first failed will tell.
         """
         db = connection_to(alias)
         is_ours = db is self.db and self._decision.alias == alias
-        return is_ours and db.pglb_has_broken and placement.has_been_well_since(alias, db.pglb_opened_at)
+        is_old = db.pglb_has_broken and db.pglb_opened_at < self._failed_at
+        return is_ours and is_old and placement.has_been_well_since(alias, db.pglb_opened_at)
 
     def _after_short_proof(self) -> Decision:
         """Return who answers now that this replica has shown to be behind."""

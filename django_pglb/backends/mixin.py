@@ -10,6 +10,7 @@ import os
 import random
 import time
 from contextlib import contextmanager
+from math import inf
 from typing import TYPE_CHECKING, Any, cast
 
 import psycopg
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
 
         def _cursor(self, name: str | None = None) -> Any: ...
         def _commit(self) -> None: ...
+        def _configure_connection(self, connection: Any) -> bool: ...
 
 else:
     Base = object
@@ -57,6 +59,7 @@ REPLICA_DEFAULTS = {
     "tcp_user_timeout": 3000,
 }
 READ_ONLY = "default_transaction_read_only"
+OPENED_AT = "_pglb_opened_at"
 
 # The insert position after a commit, not the written or flushed one: those miss rows committed with synchronous_commit = off.
 # https://www.postgresql.org/docs/current/functions-admin.html#FUNCTIONS-ADMIN-BACKUP
@@ -76,8 +79,6 @@ class LoadBalancedMixin(Base):
     """What the system checks look for on an engine."""
     pglb_serial = 0
     """The number of the connection that is open, unique in this process: proofs of a position hold for one connection."""
-    pglb_opened_at = 0.0
-    """When that connection was opened, by the checker's clock."""
     pglb_shares_messages = True
     """Whether the proof and the read may travel in one message: not where the server's default isolation makes them share a snapshot."""
 
@@ -119,6 +120,12 @@ class LoadBalancedMixin(Base):
         """Whether a connection that was open is not any more, and nobody has closed it here."""
         return self.connection is not None and bool(self.connection.closed)
 
+    @property
+    def pglb_opened_at(self) -> float:
+        """When the connection that is open was made, by the checker's clock; a pool may have kept it for long."""
+        opened_at: float = getattr(self.connection, OPENED_AT, inf)
+        return opened_at
+
     # --- Connecting ---
 
     def get_connection_params(self) -> dict[str, Any]:
@@ -134,9 +141,14 @@ class LoadBalancedMixin(Base):
     def get_new_connection(self, conn_params: dict[str, Any]) -> Any:
         connection = self._pglb_connect(conn_params)
         self.pglb_serial = next(_serials)
-        self.pglb_opened_at = now()
         self.pglb_shares_messages = self.isolation_level == psycopg.IsolationLevel.READ_COMMITTED
         return connection
+
+    def _configure_connection(self, connection: Any) -> bool:
+        # Called once for each connection of a pool, and whenever one without a pool is opened.
+        vars(connection).setdefault(OPENED_AT, now())
+        must_commit: bool = super()._configure_connection(connection)
+        return must_commit
 
     def _pglb_connect(self, conn_params: dict[str, Any]) -> Any:
         cluster = self.pglb_cluster()

@@ -9,13 +9,31 @@ from psycopg.sql import SQL, Composable
 from ..core.statements import Kind, classify
 
 
-def kind_of(sql: Any, db: Any) -> Kind:
+def kind_of(sql: Any, params: Any, db: Any) -> Kind:
     """Return what kind of statement `sql` is. What psycopg would not take counts as a write; psycopg will say what is wrong."""
+    text = _text_of(sql, db)
+    if text is None:
+        return Kind.WRITE
+    kind = classify(text)
+    if kind is Kind.WRITE and params is None and "%" in text:
+        # Without parameters psycopg replaces no placeholder, so a percent sign is one and nothing else.
+        return classify(text.replace("%", "%%"))
+    return kind
+
+
+def _text_of(sql: Any, db: Any) -> str | None:
+    """Return the text that will be sent; None if that cannot be told."""
     if isinstance(sql, str):
-        return classify(sql)
+        return sql
     if isinstance(sql, bytes):
-        return classify(sql.decode("utf-8", "replace"))
-    return classify(sql.as_string(db.connection)) if isinstance(sql, Composable) else Kind.WRITE
+        # Where other bytes than these end depends on the encoding of the client.
+        return sql.decode() if sql.isascii() else None
+    if not isinstance(sql, Composable):
+        return None
+    try:
+        return sql.as_string(db.connection)
+    except Exception:  # noqa: BLE001 - an adapter of the user's, or one that only an open connection knows
+        return None
 
 
 def prefixed(prefix: str, sql: Any) -> Any:

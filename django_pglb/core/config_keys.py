@@ -74,7 +74,7 @@ def seconds(*, zero: bool = False, none: bool = False) -> Reader:
 
 def number(unit: str, *, most: float, zero: bool = False, none: bool = False) -> Reader:
     wanted = f"a number of {unit}" + (" or None" if none else "")
-    limits = f"{'0' if zero else 'more than 0'} {'to' if zero else 'and at most'} {most:g} {unit}"
+    limits = f"{'0' if zero else 'more than 0'} {'to' if zero else 'and at most'} {most:,} {unit}"
 
     def read(value: object, place: Place) -> float | Default | None:
         if value is None and none:
@@ -183,6 +183,7 @@ KEY_NAMES: Final = (REPLICAS, *(key.name for key in KEYS))
 
 # Refused, since to accept a promise silently and not to keep it is worse than an error.
 NOT_OFFERED: Final = frozenset({"PRIMARY_FALLBACK_LIMIT", "GUARD_STALE_SAVES"})
+KNOWN_SETTINGS: Final = ("PGLB", "PGLB_ENABLED")
 SETTINGS_NOT_OFFERED: Final = ("PGLB_POINTER_HEADER", "PGLB_TASK_CONSISTENCY")
 
 # The options of our own stores, which others may extend.

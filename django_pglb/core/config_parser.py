@@ -14,6 +14,7 @@ from .config_keys import (
     HOW_TO_CONVERT_BOOL,
     KEY_NAMES,
     KEYS,
+    KNOWN_SETTINGS,
     NOT_OFFERED,
     REPLICA_KEYS,
     REPLICAS,
@@ -65,6 +66,15 @@ def find_settings_not_offered(names: Collection[str]) -> tuple[Problem, ...]:
         Problem(CheckId.NOT_OFFERED, f"{name}: this version does not offer it yet.", "Remove it.")
         for name in SETTINGS_NOT_OFFERED
         if name in names
+    )
+
+
+def find_unknown_settings(names: Collection[str]) -> tuple[Problem, ...]:
+    """Return a problem for each of the project's settings (`names`) that looks like one of ours and is none."""
+    return tuple(
+        Problem(CheckId.UNKNOWN_SETTING, f"{name}: not a setting of django-pglb{did_you_mean(name, KNOWN_SETTINGS) or '.'}", "Correct it.")
+        for name in names
+        if name.startswith("PGLB") and name not in (*KNOWN_SETTINGS, *SETTINGS_NOT_OFFERED)
     )
 
 

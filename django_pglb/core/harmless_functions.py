@@ -127,10 +127,12 @@ BUILT_IN = AGGREGATES | NUMBERS | TEXTS | TIMES | DOCUMENTS | ARRAYS_AND_RANGES 
 # Only what Django emits, and names that nobody gives to anything else: these live in schemas of the user's own.
 EXTENSIONS = names(
     """
-    akeys avals cosine_distance digest hstore hstore_to_array hstore_to_json hstore_to_json_loose hstore_to_jsonb
-    hstore_to_jsonb_loose hstore_to_matrix inner_product l1_distance l2_distance levenshtein levenshtein_less_equal show_trgm
-    similarity skeys soundex strict_word_similarity svals unaccent uuid_generate_v1 uuid_generate_v1mc uuid_generate_v3
-    uuid_generate_v4 uuid_generate_v5 word_similarity
+    akeys avals cosine_distance digest dmetaphone dmetaphone_alt earth_box earth_distance gen_random_bytes gen_salt hamming_distance
+    hstore hstore_to_array hstore_to_json hstore_to_json_loose hstore_to_jsonb hstore_to_jsonb_loose hstore_to_matrix inner_product
+    jaccard_distance l1_distance l2_distance l2_normalize levenshtein levenshtein_less_equal ll_to_earth metaphone pgp_pub_decrypt
+    pgp_pub_decrypt_bytea pgp_sym_decrypt pgp_sym_decrypt_bytea show_limit show_trgm similarity skeys soundex strict_word_similarity
+    subvector svals unaccent uuid_generate_v1 uuid_generate_v1mc uuid_generate_v3 uuid_generate_v4 uuid_generate_v5 vector_dims
+    vector_norm word_similarity
     """
 )
 
@@ -138,7 +140,7 @@ EXTENSIONS = names(
 # which calls a function that it is given; and the prefix belongs to nobody (`st_archive_orders`).
 POSTGIS = names(
     """
-    geography geometry geometrytype postgis_extensions_version postgis_full_version postgis_geos_version postgis_lib_build_date
+    geography geometry geometrytype postgis_full_version postgis_geos_version postgis_lib_build_date
     postgis_lib_version postgis_libxml_version postgis_proj_version postgis_scripts_installed postgis_version
     st_3dclosestpoint st_3ddfullywithin st_3ddistance st_3ddwithin st_3dextent st_3dintersects st_3dlength
     st_3dlineinterpolatepoint st_3dlongestline st_3dmakebox st_3dmaxdistance st_3dperimeter st_3dshortestline st_addmeasure

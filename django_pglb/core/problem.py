@@ -66,6 +66,8 @@ class CheckId(StrEnum):
     OTHER_SSLMODE = "W008"
     ATOMIC_REQUESTS_ON_REPLICA = "W009"
     STICKY_TOO_SHORT = "W010"
+    SAME_SERVER = "W011"
+    UNKNOWN_SETTING = "W012"
 
 
 class Problem(NamedTuple):

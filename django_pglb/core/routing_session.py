@@ -202,11 +202,13 @@ class ClusterSession:
 class RoutingSession:
     """One unit of work. Open one per request, job or block; never share it between users."""
 
-    __slots__ = ("clusters", "identities", "outer", "replica_reads", "safe_method", "view_atomic")
+    __slots__ = ("clusters", "identities", "is_request", "outer", "replica_reads", "safe_method", "view_atomic")
 
-    def __init__(self, identities: IdentitySource | None = None, *, safe_method: bool = True) -> None:
+    def __init__(self, identities: IdentitySource | None = None, *, safe_method: bool = True, is_request: bool = False) -> None:
         self.identities: IdentitySource = identities or Nobody()
         self.safe_method = safe_method
+        self.is_request = is_request
+        """Somebody waits for a response, so nothing may be waited for here."""
         self.replica_reads = False
         """The view asked for `replica_reads()`, so an unsafe method alone does not mean that it wrote."""
         self.view_atomic: frozenset[str] = frozenset()
@@ -228,7 +230,8 @@ class RoutingSession:
     def inherit(self, outer: RoutingSession) -> None:
         """Begin inside another unit of work: what that one must see, this one must see."""
         self.outer = outer
-        self.safe_method, self.replica_reads, self.view_atomic = outer.safe_method, outer.replica_reads, outer.view_atomic
+        self.is_request, self.safe_method, self.view_atomic = outer.is_request, outer.safe_method, outer.view_atomic
+        self.replica_reads = outer.replica_reads
         for primary, theirs in tuple(outer.clusters.items()):
             self.cluster(primary).wrote = theirs.wrote
 

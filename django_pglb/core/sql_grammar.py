@@ -25,6 +25,32 @@ NOT_A_NAME = frozenset("'()[],;.:=<>+-*/~!@#%^&|`?") | {""}
 
 PG_CATALOG = (["pg_catalog"], [QUOTED + "pg_catalog"])
 
+# Built-in functions of one argument that do something, and the beginnings of their names. PostgreSQL calls them also as a column of
+# what a function in FROM returns: `SELECT f.nextval FROM to_regclass('s') AS f`.
+CALLED_AS_COLUMNS = (
+    "brin_",
+    "currval",
+    "gin_clean_",
+    "lo_",
+    "nextval",
+    "pg_advisory_",
+    "pg_cancel_",
+    "pg_create_",
+    "pg_drop_",
+    "pg_import_",
+    "pg_log_",
+    "pg_promote",
+    "pg_read_",
+    "pg_replication_origin_",
+    "pg_sequence_last_value",
+    "pg_stat_reset",
+    "pg_sync_",
+    "pg_terminate_",
+    "pg_try_",
+    "setseed",
+    "ts_stat",
+)
+
 # Words that no function can bear unquoted, in any version that is supported ("reserved" and "cannot be function or type" in
 # https://www.postgresql.org/docs/current/sql-keywords-appendix.html): before a parenthesis they are syntax, or harmless themselves.
 KEYWORDS = names(
@@ -32,14 +58,15 @@ KEYWORDS = names(
     all and any array as asc between bit both case cast char character coalesce current_time current_timestamp dec decimal desc
     distinct else except exists extract fetch float for from greatest group grouping having in intersect interval lateral leading
     least limit localtime localtimestamp nchar normalize not nullif numeric offset on only or order overlay position returning row
-    select some substring symmetric then time timestamp to trailing treat trim union unique user using values varchar
+    select some substring symmetric then time timestamp to trailing trim union unique user using values varchar
     variadic when where window with xmlattributes xmlconcat xmlelement xmlexists xmlforest xmlnamespaces xmlparse xmlpi xmlroot
     xmlserialize xmltable
     """
 )
 
-# `f(SELECT …)` is a syntax error: a query as an argument needs parentheses of its own.
+# `f(SELECT …)` is a syntax error: a query as an argument needs parentheses of its own. So is `f(VALUES (…))`, but `f(values)` is not.
 NEVER_AN_ARGUMENT = frozenset({"select", "table", "with"})
+VALUES_LIST = ["values", "("]
 
 # A name after these is an alias, a type, a CTE or a target, and its parenthesis holds columns or a type's modifiers.
 NO_CALL_AFTER = frozenset({"::", "as", "into", "ordinality", "recursive", "with"})

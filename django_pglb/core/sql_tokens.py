@@ -9,7 +9,8 @@ Facts that the patterns rest on (https://www.postgresql.org/docs/current/sql-syn
    not ours to know. The only pair of characters that moves a string's end is a backslash and a quote, so that pair is refused.
 5. psycopg replaces placeholders (`%s`, `%b`, `%t`, `%(name)s`) everywhere, also inside quotes and comments, where the
    quotes of the value may end what they stand in. A placeholder in there is refused; `%%` and other percent signs are not.
-6. Without parameters psycopg leaves `%s` alone, and it is the operator `%` and a column. So it is refused next to a letter or a digit.
+6. psycopg takes any name in `%(name)s`, quotes and comments in it included; only plain ones are accepted.
+7. Without parameters psycopg leaves `%s` alone, and it is the operator `%` and a column. So it is refused next to a letter or a digit.
 """
 
 from __future__ import annotations
@@ -47,7 +48,7 @@ _TOKEN = re.compile(
             (?: 0[xXoObB][0-9A-Fa-f_]++ | (?: [0-9][0-9_]*+ (?: \. [0-9_]*+ )? | \.[0-9][0-9_]*+ ) (?: [eE][+-]?[0-9][0-9_]*+ )? )
             (?! [{_PART}] )
         )
-      | (?P<symbol> :: | [()\[\],;.:=<>+*/~!@\#^&|`?-] | % (?! [sbt] | \([A-Za-z0-9_]+\)[sbt] ) )
+      | (?P<symbol> :: | [()\[\],;.:=<>+*/~!@\#^&|`?-] | % (?! [sbt(] ) )
       | (?P<placeholder>
             (?<! [{_PART}] )
             (?: % (?: \( [A-Za-z0-9_]+ \) )? [sbt] | \$[0-9]+ )
@@ -69,6 +70,8 @@ def tokenize(sql: str) -> list[str]:
 
     Raises `NotProvable` where PostgreSQL might cut the text in another way, or not at all. Time grows linearly with the text.
     """
+    if "\0" in sql:
+        raise NotProvable  # the server reads no further
     tokens: list[str] = []
     match_token = _TOKEN.match
     position = 0

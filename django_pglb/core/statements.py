@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING
 from .harmless_functions import HARMLESS
 from .sql_grammar import (
     ANALYZE,
+    CALLED_AS_COLUMNS,
     EXPLAINABLE,
     KEYWORDS,
     LOCKS,
@@ -33,6 +34,7 @@ from .sql_grammar import (
     PG_CATALOG,
     QUERIES,
     TELLTALES,
+    VALUES_LIST,
 )
 from .sql_tokens import LITERAL, QUOTED, NotProvable, tokenize
 
@@ -42,12 +44,13 @@ if TYPE_CHECKING:
     from .sql_grammar import Phrases
 
 # Ten thousand characters hold any statement that is written by hand, and two thousand texts any site's working set;
-# together they bound the memory at about 20 MB. What is longer carries its data in the text and does not come back.
+# together they bound the memory at about 20 MB (80 MB if all of them had characters of four bytes).
+# What is longer carries its data in the text and does not come back.
 LONGEST_REMEMBERED = 10_000
 TEXTS_REMEMBERED = 2_000
 
-# Holds an IN list of as many parameters as a statement may have (65,535). The proof costs 0.1 to 1 µs a character, so beyond
-# that a needless pointer is the cheaper answer.
+# Holds an IN list of as many parameters as a statement may have (65,535). The proof costs 0.1 to 1 µs a character, and
+# twice that for nothing but parentheses, so beyond that a needless pointer is the cheaper answer.
 LONGEST_PROVED = 300_000
 
 
@@ -189,6 +192,8 @@ class _Query:
                 self.parens.append(self.opened(index))
             elif word == ")":
                 self.close(index)
+            elif word == ".":
+                self.qualify(index)
             elif word in TELLTALES and self.runs:
                 self.see(index, word)
         if self.parens:
@@ -199,7 +204,20 @@ class _Query:
         """Judge a word that may announce a write or a lock."""
         if self.follows(index, LOCKS.get(word, ())):
             self.found = Kind.LOCKING_READ
-        elif word != "share" and self.before(index) not in {".", "as"}:
+        elif word != "share" and not self.is_label(index):
+            raise NotProvable
+
+    def is_label(self, index: int) -> bool:
+        """Say whether the word at `index` is a name, after `.` or `AS`; `as` may itself be one, as in `AS as INTO`."""
+        before = self.before(index)
+        return before == "." or (before == "as" and self.before(index - 1) not in {".", "as"})
+
+    def qualify(self, index: int) -> None:
+        """Judge what stands around a dot. `(value).f`, `value[1].f` and, with server-side binding, `%s.f` are calls of `f`."""
+        after = self.tokens[index + 1 : index + 2]
+        if after and after[0].removeprefix(QUOTED).startswith(CALLED_AS_COLUMNS) and self.before(index) not in {"pg_catalog", "public"}:
+            raise NotProvable
+        if self.before(index)[:1] in {LITERAL, ")", "]"} and after != ["*"]:
             raise NotProvable
 
     def opened(self, index: int) -> _Paren:
@@ -220,7 +238,7 @@ class _Query:
         schema = self.tokens[start : index - 2]
         if (not schema or schema in PG_CATALOG) and name.removeprefix(QUOTED) in HARMLESS:
             return _Paren.PLAIN
-        if self.tokens[index + 1 : index + 2] and self.tokens[index + 1] in NEVER_AN_ARGUMENT:
+        if self.starts_query(index + 1):
             return _Paren.PLAIN
         before = self.before(start)
         if before in NO_CALL_AFTER or self.follows(start, NO_CALL_BETWEEN.get(name, ())) or self.is_operand(start - 1):
@@ -246,16 +264,23 @@ class _Query:
         if not self.parens:
             raise NotProvable
         self.closed = self.parens.pop()
-        if self.tokens[index + 1 : index + 2] == ["."] and self.tokens[index + 2 : index + 3] != ["*"]:
-            raise NotProvable  # `('s'::regclass).nextval` is a call
-        if self.closed is _Paren.MUST_BE_CTE and not self.is_cte_body(self.tokens[index + 1 : index + 6]):
+        if self.closed is _Paren.MUST_BE_CTE and not self.is_cte_body(index + 1):
             raise NotProvable
 
-    @staticmethod
-    def is_cte_body(following: list[str]) -> bool:
-        """Say whether a CTE's query starts here. `AS (column type, …)` may follow a call, `AS (SELECT` cannot."""
-        words = [word for word in following if word not in {"not", "materialized"}]
-        return words[:2] == ["as", "("] and words[2:3] != [] and words[2] in NEVER_AN_ARGUMENT
+    def is_cte_body(self, index: int) -> bool:
+        """Say whether a CTE's query starts at `index`. `AS (column type, …)` may follow a call, `AS (SELECT` cannot."""
+        if self.tokens[index : index + 1] != ["as"]:
+            return False
+        index += 1
+        while self.tokens[index : index + 1] in (["not"], ["materialized"]):
+            index += 1
+        return self.tokens[index : index + 1] == ["("] and self.starts_query(index + 1)
+
+    def starts_query(self, index: int) -> bool:
+        """Say whether what stands at `index`, behind a parenthesis, can be no argument of a function."""
+        return self.tokens[index : index + 2] == VALUES_LIST or (
+            self.tokens[index : index + 1] != [] and self.tokens[index] in NEVER_AN_ARGUMENT
+        )
 
     def before(self, index: int) -> str:
         return self.tokens[index - 1] if index > 0 else ""

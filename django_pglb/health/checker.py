@@ -82,19 +82,19 @@ class Checker:
         """Return the newest snapshot of the cluster of `primary`."""
         return self._topologies[primary]
 
-    def wait_until_probed(self, timeout: float) -> bool:
-        """Start if need be, and wait until every host has been looked at once. Says whether that was so within `timeout` seconds."""
+    def wait_until_known(self, timeout: float) -> bool:
+        """Start if need be, and wait until each cluster has a replica online, or none of which nothing is known yet.
+
+        Says whether that was so within `timeout` seconds.
+        """
         self.ensure_running()
         with self._step:
-            return self._step.wait_for(self._is_probed, timeout)
+            return self._step.wait_for(self._is_known, timeout)
 
-    def _is_probed(self) -> bool:
+    def _is_known(self) -> bool:
         return all(
-            (host := self._histories[primary].of(target.alias) if not target.is_primary else self._histories[primary].primary).probe
-            or host.failure
-            or host.alive_at
-            for primary, targets in self._probed()
-            for target in targets
+            topology.online or all(host.state is not HostState.UNKNOWN for host in topology.replicas)
+            for topology in self._topologies.values()
         )
 
     # --- Running ---

@@ -31,7 +31,9 @@ ALL_WELL, SOME_UNUSABLE, NONE_USABLE, COULD_NOT_TELL = 0, 1, 2, 3
 FEEDBACK = "hot_standby_feedback is off: replay may cancel long reads here (SQLSTATE 40001)."
 PAUSED = "Replay is paused: resume it with SELECT pg_wal_replay_resume()."
 NO_RECEIVER = "No WAL receiver runs: this host is not connected to the primary."
-NO_MONITOR = "Grant pg_monitor to the role that connects here: without it a new timeline is seen only minutes after a failover."
+NO_MONITOR = (
+    "Grant pg_monitor, on the primary, to the role that connects here: without it a new timeline is seen only minutes after a failover."
+)
 NO_CONTROL_DATA = (
     "Grant EXECUTE on pg_control_system(), pg_control_checkpoint() and pg_control_recovery() to the role that connects here:"
     " without it a foreign or diverged server is not recognised."

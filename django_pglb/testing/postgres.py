@@ -324,8 +324,8 @@ class Replica(PostgresHost):
         return bool(self.ask("SELECT pg_get_wal_replay_pause_state() = 'paused' OR current_setting('recovery_min_apply_delay') <> '0'"))
 
 
-def _quoted(value: str) -> str:
-    escaped = value.replace("'", "''")
+def _quoted(value: object) -> str:
+    escaped = str(value).replace("'", "''")
     return f"'{escaped}'"
 
 

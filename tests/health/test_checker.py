@@ -53,7 +53,7 @@ def wait_until_alone(cluster: Cluster) -> None:
 def test_replicas_come_online(healed_cluster: Cluster) -> None:
     """A role without any grant is enough, and everything that a topology shows is there."""
     with checking(targets_of(healed_cluster)) as checker:
-        assert checker.wait_until_probed(30)
+        assert checker.wait_until_known(30)
         wait_until_online(checker)
 
         def has_caught_up() -> bool:
@@ -135,7 +135,7 @@ def test_reported_failure_takes_the_host_out_at_once(
     healed_cluster.primary.ask("SELECT pg_logical_emit_message(true, 'test', 'x')")
     healed_cluster.wait_until_replicas_caught_up()
     with checking(targets_of(healed_cluster), check_interval=40) as checker:
-        checker.wait_until_probed(30)
+        checker.wait_until_known(30)
         wait_for_states(checker, timeout=90, replica1=HostState.ONLINE, replica2=HostState.ONLINE)
         checker.report_failure("replica1", "a request failed")
         host = host_of(checker, "replica1")
@@ -270,7 +270,7 @@ def test_mirrors_are_online_and_never_probed(healed_cluster: Cluster) -> None:
     targets = [target_of(healed_cluster.primary), target_of(healed_cluster.replicas[0], is_mirror=True)]
     with checking(targets) as checker:
         assert host_of(checker, "replica1").is_online
-        assert checker.wait_until_probed(0.1)
+        assert checker.wait_until_known(0.1)
         assert not [thread for thread in threading.enumerate() if thread.name == "django-pglb-checker"]
 
 
@@ -301,7 +301,7 @@ def test_several_clusters_share_one_thread(healed_cluster: Cluster) -> None:
     configs: dict[str, ClusterConfig] = {PRIMARY: config_for(first), "primary_too": config_for(renamed)}
     checker = Checker({PRIMARY: first, "primary_too": renamed}, configs)
     try:
-        assert checker.wait_until_probed(30)
+        assert checker.wait_until_known(30)
         wait_until(lambda: bool(checker.topology("primary_too").online), timeout=20, what="the second cluster")
         assert [host.alias for host in checker.topology("primary_too").online] == ["replica2"]
         assert [thread.name for thread in threading.enumerate()].count("django-pglb-checker") == 1

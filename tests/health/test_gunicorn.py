@@ -93,9 +93,7 @@ def answer(address: str) -> tuple[int, int]:
     ("preload", "in_master"),
     [
         pytest.param("", 0, id="master never asked"),
-        pytest.param(
-            'runtime.get_runtime().checker.wait_until_probed(10)\nassert runtime.get_runtime().topology("default")', 1, id="asked"
-        ),
+        pytest.param('runtime.get_runtime().checker.wait_until_known(10)\nassert runtime.get_runtime().topology("default")', 1, id="asked"),
     ],
 )
 def test_every_worker_probes_for_itself(healed_cluster: Cluster, tmp_path: Path, preload: str, in_master: int) -> None:

@@ -20,7 +20,13 @@ MIDDLEWARE = [
 ROOT_URLCONF = "tests.user_project.urls"
 STATIC_URL = "static/"
 DATABASE_ROUTERS = ["django_pglb.routers.ReplicaRouter"]
-_HOST = {"ENGINE": "django_pglb.backends.postgresql", "NAME": "user_project", "USER": "postgres", "HOST": "127.0.0.1"}
+_HOST = {
+    "ENGINE": "django_pglb.backends.postgresql",
+    "NAME": "user_project",
+    "USER": "postgres",
+    "HOST": "127.0.0.1",
+    "OPTIONS": {"pool": True} if os.environ.get("USER_PROJECT_POOL") else {},
+}
 DATABASES = {
     "default": {**_HOST, "PORT": os.environ.get("USER_PROJECT_PORT", "1")},
     "replica": {**_HOST, "PORT": "1", "TEST": {"MIRROR": "default"}},

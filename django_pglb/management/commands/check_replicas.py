@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from django.core.exceptions import ImproperlyConfigured
 from django.core.management.base import BaseCommand, CommandError
 
-from django_pglb.conf import get_config
+from django_pglb.conf import get_config, refuse
 from django_pglb.health.collect import collect
 from django_pglb.health.report import COULD_NOT_TELL
 from django_pglb.health.table import format_table
+from django_pglb.references import engine_problems
 from django_pglb.targets import cluster_targets
 
 if TYPE_CHECKING:
@@ -84,8 +85,9 @@ def _clusters(alias: str | None, max_lag_seconds: float | None) -> Clusters:
     """Return whom to look at. Raises `CommandError` where there is nobody."""
     try:
         config = get_config()
+        refuse(problem for cluster in config.clusters.values() for problem in engine_problems(cluster))
         if not config.clusters:
-            why = "PGLB is not set" if config.enabled else "PGLB_ENABLED is off"
+            why = "PGLB names no cluster" if config.enabled else "PGLB_ENABLED is off"
             raise CommandError(f"Nothing to check: {why}, so every read goes to the primary.", returncode=COULD_NOT_TELL)
         chosen = list(config.clusters.values()) if alias is None else [_cluster_of(alias, config.primary_of, config.clusters)]
         if max_lag_seconds is not None:
