@@ -156,7 +156,7 @@ def reset(**_: object) -> None:
     with _runtime_lock:
         runtime, _runtime = _runtime, None
     if runtime is not None:
-        runtime.checker.stop()
+        runtime.checker.close()
 
 
 def _after_fork() -> None:

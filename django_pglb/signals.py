@@ -8,4 +8,5 @@ statement_routed = Signal()
 """Sent for each statement on a cluster's alias. Arguments: `primary`, `decision` (alias and reason). Keep receivers quick."""
 
 topology_changed = Signal()
-"""Sent from the checker's thread when a host changes state. Arguments: `primary`, `topology`."""
+"""Sent from the checker's thread when a host changes state. Arguments: `primary`, `topology`. No host is looked at until its receivers
+have returned: keep them quick."""

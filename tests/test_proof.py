@@ -43,7 +43,7 @@ class BelievingChecker:
     def wait_until_known(self, timeout: float) -> bool:
         return True
 
-    def stop(self) -> None: ...
+    def close(self) -> None: ...
 
     def report_failure(self, alias: str, why: str) -> None:
         self.reported.append(alias)

@@ -48,6 +48,8 @@ class HostHistory:
     """When it last showed that it is alive, also by "not now"."""
     has_caught_up: bool = False
     """Whether it has replayed a sampled position since it last came back."""
+    wanted_lsn: int | None = None
+    """That position: the oldest that was known when it came back. Younger ones may be all that is remembered by the time it gets there."""
     ahead_lsn: int | None = None
     """Where it was when it was found ahead of the primary."""
     misfit: Misfit | None = None
@@ -104,11 +106,18 @@ def record_replica(history: ClusterHistory, alias: str, outcome: Outcome) -> Clu
 def _noted(host: HostHistory, outcome: Outcome) -> HostHistory:
     if isinstance(outcome, Failure):
         latest = outcome if host.failure is None else max(host.failure, outcome)
-        return replace(host, failure=latest, has_caught_up=False)
+        return replace(host, failure=latest, has_caught_up=False, wanted_lsn=None)
     if isinstance(outcome, NotNow):
         return replace(host, alive_at=outcome.at)
+    if _went_back(host.probe, outcome):
+        # It was restarted after a crash, or is another server: what it had shown is worth nothing.
+        host = replace(host, has_caught_up=False, wanted_lsn=None)
     still = host.failure if host.failure is not None and host.failure.at > outcome.started_at else None
     return replace(host, probe=outcome, earlier=host.probe, failure=still, alive_at=outcome.at)
+
+
+def _went_back(before: Probe | None, now: Probe) -> bool:
+    return before is not None and before.lsn is not None and now.lsn is not None and now.lsn < before.lsn
 
 
 def _followed(history: ClusterHistory, leader: Probe, horizon: float) -> ClusterHistory:
@@ -117,7 +126,7 @@ def _followed(history: ClusterHistory, leader: Probe, horizon: float) -> Cluster
     history = replace(history, leader=leader)
     if before is not None and _is_other_history(before, leader):
         # What was known of the replicas was known about another primary.
-        replicas = {alias: replace(host, has_caught_up=False, ahead_lsn=None) for alias, host in history.replicas.items()}
+        replicas = {alias: replace(host, has_caught_up=False, wanted_lsn=None, ahead_lsn=None) for alias, host in history.replicas.items()}
         history = replace(history, samples=(), replicas=replicas, had_other_timeline=True)
     if leader.lsn is None:
         return history
@@ -148,8 +157,11 @@ def _judged(history: ClusterHistory, host: HostHistory) -> HostHistory:
     if leader is None or probe is None:
         return host
     host = replace(host, ahead_lsn=_ahead_lsn(leader, host))
-    if host.failure is None and probe.lsn is not None and history.samples and probe.lsn >= history.samples[0].lsn:
-        host = replace(host, has_caught_up=True)
+    if host.failure is None and history.samples:
+        oldest = history.samples[0].lsn
+        wanted = oldest if host.wanted_lsn is None else min(host.wanted_lsn, oldest)
+        reached = probe.lsn is not None and probe.lsn >= wanted
+        host = replace(host, wanted_lsn=wanted, has_caught_up=host.has_caught_up or reached)
     proved = host.misfit if host.misfit is not None and host.misfit.is_proved else None
     strictly = history.is_primary_alive or proved is not None
     found = misfit_of(leader, host, strictly=strictly, had_other_timeline=history.had_other_timeline)

@@ -64,12 +64,14 @@ class Checker:
         self._clock = clock
         self._resolve = resolve
         self._blank = {primary: _blank_topology(primary, hosts) for primary, hosts in self._targets.items()}
+        self._is_closed = False
         self._start_over()
         _checkers.add(self)
 
     def _start_over(self) -> None:
         """Know nothing. A forked child has none of its parent's threads, and must leave its parent's connections alone."""
         self._worker: Worker | None = None
+        self._has_complained = False
         self._topologies = dict(self._blank)
         self._histories = {primary: ClusterHistory() for primary in self._blank}
         self._changes: deque[Change] = deque()
@@ -110,19 +112,34 @@ class Checker:
         if worker is not None:
             worker.stop()
 
+    def close(self) -> None:
+        """End the thread for good: whoever still has this checker starts no other."""
+        self._is_closed = True
+        self.stop()
+
     def _start(self) -> None:
         clusters = [(self._configs[primary], targets) for primary, targets in self._probed()]
-        if not clusters:
+        if not clusters or self._is_closed:
             return
         with self._step:
             if self._worker is not None:
                 return
-            worker = Worker(clusters, self._report, on_end=self._ended, clock=self._clock, resolve=self._resolve)
             try:
+                worker = Worker(clusters, self._report, on_end=self._ended, clock=self._clock, resolve=self._resolve)
                 worker.start()
             except RuntimeError:
                 return  # the interpreter is about to exit: everything stays unknown
+            except OSError as error:
+                # Out of descriptors, most likely. No request may fail for that; the next one tries again.
+                self._note_start(error)
+                return
+            self._note_start(None)
             self._worker = worker
+
+    def _note_start(self, error: OSError | None) -> None:
+        if error is not None and not self._has_complained:
+            logger.error("The checker cannot be started (%s): all reads go to the primary until it can.", error)
+        self._has_complained = error is not None
 
     def _probed(self) -> list[tuple[str, list[Target]]]:
         """Return whom to probe: no mirrors, and no primary alone, since nothing depends on it."""

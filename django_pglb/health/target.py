@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 APPLICATION_NAME = "django-pglb-checker"
 
+BACKSTOP_SECONDS = 60
+
 # A server that has vanished must not keep a probe's connection, or the server a vanished checker's.
 KEEPALIVES = {"keepalives": "1", "keepalives_idle": "5", "keepalives_interval": "2", "keepalives_count": "3"}
 
@@ -45,8 +47,8 @@ class Target:
     def probe_params(self, timeout: float) -> dict[str, str]:
         """Return how to connect for probes that may take `timeout` seconds."""
         params = {**KEEPALIVES, **self.params, "application_name": APPLICATION_NAME}
-        # Only a backstop: the probe's own deadline rules. psycopg knows whole seconds, 2 at least.
-        params["connect_timeout"] = str(max(2, math.ceil(timeout) + 1))
+        # Only a backstop: the probe's own deadline rules, which a starved process does not hold against others. psycopg's would.
+        params["connect_timeout"] = str(math.ceil(timeout) + BACKSTOP_SECONDS)
         # Poolers refuse or drop startup options. The primary may be behind one, too, and nobody has to say so.
         if not (self.pooled or self.is_primary):
             own = self.params.get("options") or os.environ.get("PGOPTIONS", "")

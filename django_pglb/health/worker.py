@@ -30,6 +30,7 @@ THREAD_NAME = "django-pglb-checker"
 JITTER = 0.1
 
 # A host that failed a request is looked at this soon, not at once: a hundred requests may fail within a few milliseconds.
+# It doubles while requests fail again and again on a host that every look finds well.
 HURRY_SECONDS = 0.1
 
 # Whatever is under way when the thread stops was severed or cancelled and needs a few turns of the loop to notice.
@@ -47,10 +48,21 @@ class HostWatch:
         self._report = report
         self._look: asyncio.Task[None] | None = None
         self._hurry: asyncio.TimerHandle | None = None
+        self._hurry_seconds = HURRY_SECONDS
+        self._was_hurried = False
         self._is_leaving = False
 
+    def look_as_planned(self) -> None:
+        """Start the look that is due."""
+        if not self._was_hurried:
+            self._hurry_seconds = HURRY_SECONDS
+        self._was_hurried = False
+        self.look()
+
     def look(self) -> None:
-        """Start a look, unless one is under way."""
+        """Start a look, unless one is under way; the next one in a hurry is not needed then."""
+        if self._hurry is not None:
+            self._hurry.cancel()
         self._hurry = None
         if self._look is None or self._look.done():
             self._look = asyncio.create_task(self._look_once())
@@ -58,7 +70,9 @@ class HostWatch:
     def look_soon(self) -> None:
         """Start a look before the next one is due."""
         if self._hurry is None:
-            self._hurry = asyncio.get_running_loop().call_later(HURRY_SECONDS, self.look)
+            self._hurry = asyncio.get_running_loop().call_later(self._hurry_seconds, self.look)
+            self._hurry_seconds *= 2
+            self._was_hurried = True
 
     def leave(self) -> None:
         """Let go of the host at once."""
@@ -156,5 +170,5 @@ async def _watch_cluster(interval: float, watches: Sequence[HostWatch]) -> None:
         # Planned before the work, which may fail or take long.
         next_at = loop.time() + interval * random.uniform(1 - JITTER, 1 + JITTER)
         for watch in watches:
-            watch.look()
+            watch.look_as_planned()
         await asyncio.sleep(max(0.0, next_at - loop.time()))

@@ -82,6 +82,22 @@ def test_replica_is_unknown_until_it_replayed_a_position_sampled_here() -> None:
     assert r1(told(*short, ("default", primary(101, 5000)), ("r1", standby(101.1, 1000)))).state is HostState.ONLINE
 
 
+def test_replica_that_stays_further_behind_than_is_remembered_comes_online() -> None:
+    """Without a threshold: it replays positions that were sampled here, long after they have been forgotten."""
+    outcomes: list[Any] = []
+    for second in range(700):
+        outcomes += [("default", primary(100 + second, 1000 + second)), ("r1", standby(100.1 + second, 700 + second))]
+    assert r1(told(*outcomes[:500], max_lag=None)).state is HostState.UNKNOWN
+    assert r1(told(*outcomes, max_lag=None)).state is HostState.ONLINE
+
+
+def test_replica_that_went_back_is_unknown_until_it_has_caught_up_again() -> None:
+    """Restarted after a crash, or swapped, between two looks that both succeeded."""
+    outcomes = [P1, ("r1", standby(100.1, 1000)), ("r1", standby(101.1, 400))]
+    assert r1(told(*outcomes)).state is HostState.UNKNOWN
+    assert r1(told(*outcomes, ("r1", standby(102.1, 1000)))).state is HostState.ONLINE
+
+
 def test_lag_is_the_age_of_the_oldest_sample_not_replayed() -> None:
     """Positions sampled at 101 and 102 are missing at 103.5: the lag is 2.5 s, in bytes it counts to the newest."""
     host = r1(told(P1, ("default", primary(101, 2000)), ("default", primary(102, 3000)), ("r1", standby(103.5, 1000))))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import gc
 import os
 import signal
@@ -143,6 +144,57 @@ def test_reported_failure_takes_the_host_out_at_once(
         assert [online.alias for online in checker.topology(PRIMARY).online] == ["replica2"]
         wait_for_states(checker, timeout=20, replica1=HostState.ONLINE)
         wait_until(lambda: len(lines_about(caplog, "replica1")) >= 3, timeout=20, what="both changes to be logged")
+
+
+def test_host_that_looks_well_and_fails_every_read_is_not_looked_at_without_end(healed_cluster: Cluster) -> None:
+    """A look in a hurry takes the place of the next, and each waits twice as long as the one before."""
+    looks: list[float] = []
+
+    def listen(primary: str, topology: Topology) -> None:
+        looks.append(topology.by_alias["replica1"].sampled_at or 0)
+
+    with checking(targets_of(healed_cluster), check_interval=1, on_change=listen) as checker:
+        wait_until_online(checker)
+        looks.clear()
+        until = time.monotonic() + 4
+        while time.monotonic() < until:
+            if host_of(checker, "replica1").is_online:
+                checker.report_failure("replica1", "a request failed")
+            time.sleep(0.01)
+    # Four planned ones, and those in a hurry after 0.1, 0.2, 0.4 and 0.8 s.
+    assert 1 < len(set(looks)) <= 12
+
+
+def test_closed_checker_is_not_started_by_whoever_still_has_it(healed_cluster: Cluster) -> None:
+    """Settings were changed while another thread was reading."""
+    with checking(targets_of(healed_cluster)) as checker:
+        wait_until_online(checker)
+        checker.close()
+        checker.ensure_running()
+        assert "django-pglb-checker" not in {thread.name for thread in threading.enumerate()}
+
+
+def test_reads_go_on_when_the_checker_cannot_be_started(
+    healed_cluster: Cluster, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A process without a free descriptor has one complaint in its log; when there is one again, the checker starts."""
+
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    targets = targets_of(healed_cluster)
+    checker = Checker({PRIMARY: targets}, {PRIMARY: config_for(targets)})
+    with monkeypatch.context() as patch:
+        patch.setattr("django_pglb.health.checker.Worker", refuse)
+        for _ in range(3):
+            checker.ensure_running()
+    try:
+        assert checker.topology(PRIMARY).online == ()
+        assert caplog.text.count("The checker cannot be started") == 1
+        checker.ensure_running()
+        wait_until_online(checker)
+    finally:
+        checker.stop()
 
 
 def test_failure_of_an_unknown_alias_is_ignored(healed_cluster: Cluster) -> None:
