@@ -122,13 +122,16 @@ class RoutedCursor(CursorDebugWrapper):
 
     def _judge(self, sql: Any, params: Any) -> None:
         """Open a raw cursor where `sql` belongs."""
+        self._is_bound = placement.is_next_bound(self._primary)
+        self._judge_text(sql, params)
+
+    def _judge_text(self, sql: Any, params: Any) -> None:
         self._judged = sql
         self._place(kind_of(sql, params, self.requested))
 
     def _place(self, kind: Kind) -> None:
         """Open a raw cursor where a statement of this kind belongs."""
         self._kind = kind
-        self._is_bound = placement.is_next_bound(self._primary)
         self._failed_at = inf
         if self._primary == self.requested.alias:
             self._decision = placement.place_on_primary(self._primary, kind)
@@ -214,7 +217,7 @@ class RoutedCursor(CursorDebugWrapper):
     def _execute(self, sql: Any, params: Any, *ignored_wrapper_args: Any) -> Any:
         if sql is not self._judged:
             # One of Django's `execute_wrapper`s has put another statement in its place.
-            self._judge(sql, params)
+            self._judge_text(sql, params)
         self._statement = (sql, params)
         if not self._on_replica:
             self._has_run = True
@@ -223,7 +226,7 @@ class RoutedCursor(CursorDebugWrapper):
 
     def _executemany(self, sql: Any, param_list: Any, *ignored_wrapper_args: Any) -> Any:
         if sql is not self._judged:
-            self._judge(sql, param_list)
+            self._judge_text(sql, param_list)
         if not self._on_replica:
             return self._run_on_primary(Plain._executemany, sql, param_list)
         every = list(param_list)
