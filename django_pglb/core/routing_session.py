@@ -150,6 +150,8 @@ class ClusterSession:
 
     def bind(self, bound: Bound) -> None:
         """Bind this unit of work by `bound` as well. Threads may do so at once, and none undoes what another one did."""
+        if self.bound.merged(bound) == self.bound:
+            return  # as nearly always; a long unit of work with many inner ones must not remember each of them
         self._bounds.append(bound)
         seen = 0
         # Appending is atomic, and whoever rebinds last has either seen everything or looks again.

@@ -25,14 +25,14 @@ NOT_A_NAME = frozenset("'()[],;.:=<>+-*/~!@#%^&|`?") | {""}
 
 PG_CATALOG = (["pg_catalog"], [QUOTED + "pg_catalog"])
 
-# Built-in functions of one argument that do something, and the beginnings of their names. PostgreSQL calls them also as a column of
-# what a function in FROM returns: `SELECT f.nextval FROM to_regclass('s') AS f`.
-CALLED_AS_COLUMNS = (
-    "brin_",
-    "currval",
-    "gin_clean_",
-    "lo_",
-    "nextval",
+# Built-in functions of one argument that do something, and how the names of others begin. PostgreSQL calls them also as a column of
+# what a function in FROM returns: `SELECT f.nextval FROM to_regclass('s') AS f`. Only `pg_` is nobody else's for the beginning of a name.
+CALLED_AS_COLUMNS = names(
+    """
+    brin_summarize_new_values currval gin_clean_pending_list lo_close lo_creat lo_create lo_get lo_import lo_unlink nextval setseed ts_stat
+    """
+)
+CALLED_AS_COLUMNS_PREFIXES = (
     "pg_advisory_",
     "pg_cancel_",
     "pg_create_",
@@ -47,8 +47,6 @@ CALLED_AS_COLUMNS = (
     "pg_sync_",
     "pg_terminate_",
     "pg_try_",
-    "setseed",
-    "ts_stat",
 )
 
 # Words that no function can bear unquoted, in any version that is supported ("reserved" and "cannot be function or type" in

@@ -23,6 +23,7 @@ from .harmless_functions import HARMLESS
 from .sql_grammar import (
     ANALYZE,
     CALLED_AS_COLUMNS,
+    CALLED_AS_COLUMNS_PREFIXES,
     EXPLAINABLE,
     KEYWORDS,
     LOCKS,
@@ -215,7 +216,8 @@ class _Query:
     def qualify(self, index: int) -> None:
         """Judge what stands around a dot. `(value).f`, `value[1].f` and, with server-side binding, `%s.f` are calls of `f`."""
         after = self.tokens[index + 1 : index + 2]
-        if after and after[0].removeprefix(QUOTED).startswith(CALLED_AS_COLUMNS) and self.before(index) not in {"pg_catalog", "public"}:
+        name = after[0].removeprefix(QUOTED) if after else ""
+        if name in CALLED_AS_COLUMNS or name.startswith(CALLED_AS_COLUMNS_PREFIXES):
             raise NotProvable
         if self.before(index)[:1] in {LITERAL, ")", "]"} and after != ["*"]:
             raise NotProvable

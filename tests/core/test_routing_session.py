@@ -64,6 +64,15 @@ def test_threads_that_bind_at_once_lose_nothing() -> None:
     assert cluster.bound == Bound(Pointer(1, 1999), 2000.0)
 
 
+def test_many_inner_units_leave_no_trace_in_the_outer_one() -> None:
+    """What binds it already is not remembered again."""
+    outer = ClusterSession("default")
+    for _ in range(1000):
+        outer.bind(Bound(Pointer(1, 5), 7.0))
+        outer.bind(UNBOUND)
+    assert (outer.bound, len(outer._bounds)) == (Bound(Pointer(1, 5), 7.0), 1)
+
+
 def test_inner_unit_is_what_the_outer_one_is_and_tells_what_it_did() -> None:
     """The method and the view's transaction are the request's, and so are the answers."""
     outer, inner = RoutingSession(safe_method=False), RoutingSession()
