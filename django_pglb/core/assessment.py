@@ -2,8 +2,8 @@
 
 1. Lag is the age of the oldest sampled position of the primary that a replica has not replayed. Both ends are sampled here:
    no clock of another machine, no false lag on an idle primary, no false zero on a replica whose upstream is cut.
-2. A replica is online only once it has replayed a sampled position. Without any sample, because the primary could not be reached
-   from the start: once it has stopped replaying at the end of what it received, and no reachable replica is ahead of it.
+2. A replica is online only once it has replayed a sampled position. While the primary cannot be reached: once it has stopped replaying
+   at the end of what it received, and no reachable replica is ahead of it.
 3. When the primary falls silent, no new sample comes. The lag of a replica that has replayed all it received stays what it was when the
    primary last answered: nothing fresher exists. One that has more to replay goes on ageing.
 """
@@ -84,6 +84,7 @@ def _replica(blank: Host, history: ClusterHistory, max_lag_seconds: float | None
         timeline=probe.timeline,
         system_identifier=probe.system_identifier,
         server_version=probe.server_version,
+        is_promoted=not probe.in_recovery,
     )
 
 
@@ -103,10 +104,10 @@ def _replica_state(
         return host.misfit.state, host.misfit.why
     if not host.probe.in_recovery:
         return _promoted_state(history)
-    if history.leader is None:
-        return leaderless_state(history, host, is_settled=_is_settled(host))
     if lag_seconds is not None and max_lag_seconds is not None and lag_seconds > max_lag_seconds:
         return HostState.LAGGING, f"{lag_seconds:.1f} s behind, more than MAX_LAG_SECONDS ({max_lag_seconds:g})"
+    if not (host.has_caught_up or history.is_primary_alive):
+        return leaderless_state(history, host, is_settled=_is_settled(history, host))
     if not host.has_caught_up:
         return HostState.UNKNOWN, "has not yet replayed a position of the primary that this process has seen"
     return HostState.ONLINE, f"{lag_seconds:.1f} s behind" if lag_seconds else "caught up"
@@ -119,7 +120,7 @@ def _promoted_state(history: ClusterHistory) -> tuple[HostState, str]:
 
 
 def leaderless_state(history: ClusterHistory, host: HostHistory, *, is_settled: bool) -> tuple[HostState, str]:
-    """Return what a reachable standby may be used for when this process has never seen its primary.
+    """Return what a reachable standby may be used for that can be compared with no primary: none answers, or none was seen yet.
 
     `is_settled`: it has stopped replaying. After a crash a standby replays its own files first, and knows of nothing received.
     """
@@ -133,13 +134,25 @@ def leaderless_state(history: ClusterHistory, host: HostHistory, *, is_settled: 
     return HostState.ONLINE, "has replayed all it received; the primary cannot be reached"
 
 
-def _is_settled(host: HostHistory) -> bool:
-    return host.probe is not None and host.earlier is not None and host.probe.lsn == host.earlier.lsn
+def _is_settled(history: ClusterHistory, host: HostHistory) -> bool:
+    # Both answers from after the primary was lost: it may have stumbled only, and who is far behind must not be read for that.
+    if host.probe is None or host.earlier is None or host.earlier.at < (history.primary.failed_since or 0):
+        return False
+    return host.probe.lsn == host.earlier.lsn
 
 
 def _has_replayed_all_it_received(host: HostHistory) -> bool:
     probe = host.probe
-    return probe is not None and probe.lsn is not None and probe.lsn >= (probe.received_lsn or 0) and not probe.is_replay_paused
+    if probe is None or probe.lsn is None or probe.is_replay_paused:
+        return False
+    return probe.lsn >= (probe.received_lsn or 0) or _is_left_with_half_a_record(probe, host.earlier)
+
+
+def _is_left_with_half_a_record(probe: Probe, earlier: Probe | None) -> bool:
+    """Say whether what was received and not replayed is nothing that could be: its primary died in the middle of a record."""
+    if earlier is None or probe.has_receiver or probe.is_replay_delayed:
+        return False
+    return (probe.lsn, probe.received_lsn) == (earlier.lsn, earlier.received_lsn)
 
 
 def _is_ahead(other: HostHistory, host: HostHistory) -> bool:

@@ -44,6 +44,8 @@ class HostHistory:
     """The answer before that."""
     failure: Failure | None = None
     """Its latest failure, unless a probe that was started later has succeeded."""
+    failed_since: float | None = None
+    """When the first of these failures was, of which it has not recovered."""
     alive_at: float | None = None
     """When it last showed that it is alive, also by "not now"."""
     has_caught_up: bool = False
@@ -106,14 +108,16 @@ def record_replica(history: ClusterHistory, alias: str, outcome: Outcome) -> Clu
 def _noted(host: HostHistory, outcome: Outcome) -> HostHistory:
     if isinstance(outcome, Failure):
         latest = outcome if host.failure is None else max(host.failure, outcome)
-        return replace(host, failure=latest, has_caught_up=False, wanted_lsn=None)
+        first = outcome.at if host.failed_since is None else host.failed_since
+        return replace(host, failure=latest, failed_since=first, has_caught_up=False, wanted_lsn=None)
     if isinstance(outcome, NotNow):
         return replace(host, alive_at=outcome.at)
     if _went_back(host.probe, outcome):
         # It was restarted after a crash, or is another server: what it had shown is worth nothing.
         host = replace(host, has_caught_up=False, wanted_lsn=None)
     still = host.failure if host.failure is not None and host.failure.at > outcome.started_at else None
-    return replace(host, probe=outcome, earlier=host.probe, failure=still, alive_at=outcome.at)
+    since = None if still is None else host.failed_since
+    return replace(host, probe=outcome, earlier=host.probe, failure=still, failed_since=since, alive_at=outcome.at)
 
 
 def _went_back(before: Probe | None, now: Probe) -> bool:

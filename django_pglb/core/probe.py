@@ -29,6 +29,10 @@ class Probe:
     server_version: int | None = None
     hot_standby_feedback: bool = True
     is_replay_paused: bool = False
+    is_replay_delayed: bool = False
+    """Whether it is set to replay commits only some time after they were made (`recovery_min_apply_delay`)."""
+    server_started_seconds: float | None = None
+    """When its postmaster was started, by the server's clock (Unix time). The same number means the same run of the same server."""
     server_seconds: float | None = None
     """The server's clock (Unix time)."""
     last_commit_seconds: float | None = None
@@ -40,6 +44,8 @@ class Failure(NamedTuple):
 
     at: float
     why: str
+    is_unreachable: bool = False
+    """Whether a probe got no answer at all, so that nobody who waits for one may hope: not when it was only refused."""
 
 
 class NotNow(NamedTuple):

@@ -55,6 +55,8 @@ class Host:
     timeline: int | None = None
     system_identifier: int | None = None
     server_version: int | None = None
+    is_promoted: bool = False
+    """Whether it is configured as a replica and its latest answer says that it takes writes."""
 
     @property
     def is_online(self) -> bool:

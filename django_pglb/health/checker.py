@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from .target import Target
 
     OnChange = Callable[[str, Topology], None]
+    OnOffline = Callable[[str], None]
 
 logger = logging.getLogger("django_pglb.health")
 
@@ -45,6 +46,8 @@ class Checker:
 
     `targets` and `configs` are keyed by the primary's alias; clusters without targets are ignored. Nothing happens before
     `ensure_running()`. `on_change(primary, topology)` is called in the checker's thread when a host's state has changed.
+    `on_offline(alias)` is called there each time that a look at a replica got no answer at all, not only the first time: a read may have
+    been sent to it just before. Let go of whoever waits for that replica, and never wait for anything.
     In a forked child everything is unknown again, and its first use starts a thread of its own.
     """
 
@@ -54,6 +57,7 @@ class Checker:
         configs: Mapping[str, ClusterConfig],
         *,
         on_change: OnChange | None = None,
+        on_offline: OnOffline | None = None,
         clock: Callable[[], float] = now,
         resolve: Resolve = socket.getaddrinfo,
     ) -> None:
@@ -61,6 +65,7 @@ class Checker:
         self._configs = {primary: configs[primary] for primary in self._targets}
         self._primary_of = {target.alias: primary for primary, hosts in self._targets.items() for target in hosts}
         self._on_change = on_change
+        self._on_offline = on_offline
         self._clock = clock
         self._resolve = resolve
         self._blank = {primary: _blank_topology(primary, hosts) for primary, hosts in self._targets.items()}
@@ -174,7 +179,18 @@ class Checker:
 
     def _report(self, primary: str, alias: str, outcome: Outcome) -> None:
         self._record(primary, alias, outcome)
+        # Not for a primary: a write whose answer is late would be one whose outcome is unknown.
+        if isinstance(outcome, Failure) and outcome.is_unreachable and alias != primary:
+            self._let_go_of(alias)
         self._announce()
+
+    def _let_go_of(self, alias: str) -> None:
+        if self._on_offline is None:
+            return
+        try:
+            self._on_offline(alias)
+        except Exception:
+            logger.exception("Connections to %s could not be severed", alias)
 
     def _record(self, primary: str, alias: str, outcome: Outcome) -> None:
         max_lag_seconds = self._configs[primary].max_lag_seconds

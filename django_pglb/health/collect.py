@@ -72,22 +72,27 @@ class ClusterLook:
         horizon = horizon_seconds(self._config.max_lag_seconds)
         first = await self._primary
         history = record_primary(ClusterHistory(), first, horizon)
-        for alias, outcome in zip(replicas, outcomes, strict=True):
+        for alias, outcome in ((alias, outcome) for alias, told in zip(replicas, outcomes, strict=True) for outcome in told):
             history = record_replica(history, alias, outcome)
-        if any(_needs_second_look(first, outcome) for outcome in outcomes) and self._remaining() > 0:
+        if any(_needs_second_look(first, told[-1]) for told in outcomes) and self._remaining() > 0:
             again = await primary.probe(self._remaining())
             history = record_primary(history, again, horizon) if isinstance(again, Probe) else history
         return history
 
-    async def _look_at_replica(self, alias: str, primary: asyncio.Task[Outcome]) -> Outcome:
+    async def _look_at_replica(self, alias: str, primary: asyncio.Task[Outcome]) -> Sequence[Outcome]:
+        """Return what it told, the latest last."""
         outcome = await self._links[alias].probe(self._remaining())
+        if _may_have_half_a_record(outcome):
+            await asyncio.sleep(min(SETTLE_SECONDS, self._remaining()))
+            again = await self._links[alias].probe(self._remaining())
+            return (outcome, again) if isinstance(again, Probe) else (outcome,)
         wanted = await asyncio.shield(primary)
         settled_at = asyncio.get_running_loop().time() + min(SETTLE_SECONDS, self._remaining())
         while (isinstance(outcome, NotNow) or _is_behind(outcome, wanted)) and asyncio.get_running_loop().time() < settled_at:
             await asyncio.sleep(SETTLE_PAUSE_SECONDS)
             again = await self._links[alias].probe(self._remaining())
             outcome = again if isinstance(again, Probe) else outcome
-        return outcome
+        return (outcome,)
 
     def _remaining(self) -> float:
         return max(0.0, self._ends_at - asyncio.get_running_loop().time())
@@ -97,6 +102,11 @@ def _is_behind(replica: Outcome, primary: Outcome) -> bool:
     if not (isinstance(replica, Probe) and isinstance(primary, Probe)) or primary.in_recovery or not replica.in_recovery:
         return False
     return replica.lsn is not None and primary.lsn is not None and replica.lsn < primary.lsn
+
+
+def _may_have_half_a_record(replica: Outcome) -> bool:
+    """Say whether only a second answer can show that the replica has replayed what can be replayed, and its primary is gone."""
+    return isinstance(replica, Probe) and not replica.has_receiver and (replica.lsn or 0) < (replica.received_lsn or 0)
 
 
 def _needs_second_look(primary: Outcome, replica: Outcome) -> bool:

@@ -13,7 +13,7 @@ from psycopg.rows import TupleRow
 from ..core.probe import Failure, NotNow, Outcome
 from .deadline import ended_in_time, is_readable, sever
 from .question import FULL, PLAIN, Row, read
-from .trouble import describe
+from .trouble import describe, is_unreachable
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -51,7 +51,7 @@ class Link:
         if await ended_in_time(task, seconds, self._has_answer) and not task.cancelled():
             return task.result()
         self.sever()
-        return Failure(self._clock(), f"no answer within {self._timeout:g} s")
+        return Failure(self._clock(), f"no answer within {self._timeout:g} s", is_unreachable=True)
 
     def sever(self) -> None:
         """Let go of the host at once, also in the middle of a probe."""
@@ -80,7 +80,7 @@ class Link:
         except NOT_NOW:
             return NotNow(self._clock())
         except Exception as error:  # noqa: BLE001 - a probe reports what is wrong, whatever it is
-            return Failure(self._clock(), describe(error))
+            return Failure(self._clock(), describe(error), is_unreachable(error))
 
     async def _ask_persistently(self) -> Row:
         """Ask, and ask once more on a new connection if the one from before has broken: servers and firewalls end idle ones."""

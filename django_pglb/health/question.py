@@ -25,6 +25,8 @@ SELECT
   current_setting('server_version_num')::int,
   current_setting('hot_standby_feedback')::bool,
   CASE WHEN s.standby THEN pg_is_wal_replay_paused() ELSE false END,
+  s.standby AND current_setting('recovery_min_apply_delay') <> '0',
+  extract(epoch FROM pg_postmaster_start_time())::float8,
   extract(epoch FROM clock_timestamp())::float8,
   extract(epoch FROM pg_last_xact_replay_timestamp())::float8,
   current_setting('wal_block_size')::int,
@@ -60,6 +62,8 @@ class Row(NamedTuple):
     server_version: int
     hot_standby_feedback: bool
     is_replay_paused: bool
+    is_replay_delayed: bool
+    server_started_seconds: float
     server_seconds: float
     last_commit_seconds: float | None
     block_bytes: int
@@ -85,6 +89,8 @@ def read(row: Row, *, started_at: float, at: float) -> Probe:
         server_version=row.server_version,
         hot_standby_feedback=row.hot_standby_feedback,
         is_replay_paused=row.is_replay_paused,
+        is_replay_delayed=row.is_replay_delayed,
+        server_started_seconds=row.server_started_seconds,
         server_seconds=row.server_seconds,
         last_commit_seconds=row.last_commit_seconds,
     )

@@ -37,6 +37,16 @@ PHRASES = {
     "terminating connection": "connection ended by the server",
 }
 
+# What says that nobody is there to answer, on connections that are open already either. A full server still answers those.
+UNREACHABLE = frozenset(
+    {"connection refused", "connection timed out", "no such socket", "no route to host", "network unreachable", "connection lost"}
+)
+
+
+def is_unreachable(error: Exception) -> bool:
+    """Say whether `error` means that the host does not answer, rather than that it, or a setting, refused this connection."""
+    return isinstance(error, psycopg.OperationalError) and not error.sqlstate and _said(error) in UNREACHABLE
+
 
 def describe(error: Exception) -> str:
     """Return what happened, without anything that a setting may have put into the error."""
@@ -47,6 +57,9 @@ def describe(error: Exception) -> str:
         return f"probe failed ({name}, SQLSTATE {error.sqlstate})"
     if not isinstance(error, psycopg.OperationalError):
         return f"wrong connection settings ({name})"
+    return f"{_said(error)} ({name})"
+
+
+def _said(error: psycopg.OperationalError) -> str:
     text = str(error)
-    said = next((words for phrase, words in PHRASES.items() if phrase in text), "cannot connect")
-    return f"{said} ({name})"
+    return next((words for phrase, words in PHRASES.items() if phrase in text), "cannot connect")

@@ -66,7 +66,7 @@ def test_hosts_keep_what_was_configured() -> None:
 def test_replica_that_replayed_a_sample_is_online() -> None:
     """It is online, caught up, and shows what it told."""
     host = r1(told(P1, ("r1", standby(100.1, 1000, server_version=150018))))
-    assert (host.state, host.lag_seconds, host.lag_bytes, host.delay_seconds) == (HostState.ONLINE, 0, 0, 0)
+    assert (host.state, host.lag_seconds, host.lag_bytes, host.delay_seconds, host.is_promoted) == (HostState.ONLINE, 0, 0, 0, False)
     assert (host.replay_lsn, host.sampled_at, host.timeline, host.server_version) == (1000, 100.1, 1, 150018)
 
 
@@ -200,6 +200,49 @@ def test_undrained_replica_ages_while_the_primary_is_silent() -> None:
     assert r1(told(*outcomes, ("r1", standby(500, 1500, received_lsn=2000)))).state is HostState.LAGGING
 
 
+HALF = {"received_lsn": 2000, "has_receiver": False}
+
+
+def test_half_a_record_does_not_age_while_the_primary_is_silent() -> None:
+    """Killed in the middle of a bulk load, the primary leaves replicas with bytes that they can never replay."""
+    outcomes = [P1, ("r1", standby(100, 1000)), ("default", primary(101, 3000)), ("default", Failure(102, "gone"))]
+    first, second = ("r1", standby(500, 1500, **HALF)), ("r1", standby(501, 1500, **HALF))
+    assert r1(told(*outcomes, first)).state is HostState.LAGGING
+    assert (r1(told(*outcomes, first, second)).state, r1(told(*outcomes, first, second)).lag_seconds) == (HostState.ONLINE, 0)
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        pytest.param({}, {"has_receiver": True}, id="more may come"),
+        pytest.param({}, {"is_replay_paused": True}, id="paused"),
+        pytest.param({}, {"is_replay_delayed": True}, id="delayed"),
+        pytest.param({"received_lsn": 1900}, {}, id="it received"),
+        pytest.param({"lsn": 1400}, {}, id="it replayed"),
+    ],
+)
+def test_whatever_may_yet_be_replayed_goes_on_ageing(before: dict[str, Any], after: dict[str, Any]) -> None:
+    """Only a replica that can do nothing more has drained."""
+    outcomes = [P1, ("r1", standby(100, 1000)), ("default", primary(101, 3000)), ("default", Failure(102, "gone"))]
+    answers = [("r1", standby(at, **{"lsn": 1500, **HALF, **changes})) for at, changes in ((500, before), (501, after))]
+    assert r1(told(*outcomes, *answers)).state is HostState.LAGGING
+
+
+def test_returning_replica_is_online_without_primary_once_it_has_replayed_all() -> None:
+    """Also when this process knew the primary: after a restart it need not reach a position that nobody will send any more."""
+    outcomes = [P1, ("r1", standby(100, 1000)), ("default", primary(101, 3000)), ("default", Failure(102, "gone"))]
+    restarted = [("r1", Failure(103, "gone")), ("r1", standby(104, 500, received_lsn=None))]
+    assert r1(told(*outcomes, *restarted)).state is HostState.UNKNOWN
+    assert r1(told(*outcomes, *restarted, ("r1", standby(105, 500, received_lsn=None)))).state is HostState.ONLINE
+
+
+def test_stumbling_primary_brings_nobody_back() -> None:
+    """A replica restored from a backup of yesterday has replayed all it has, too, and one failed look at the primary is no loss of it."""
+    outcomes = [P1, ("r1", standby(100.5, 10)), ("default", Failure(101, "no answer")), ("r1", standby(101.5, 10))]
+    assert r1(told(*outcomes)).state is HostState.UNKNOWN
+    assert r1(told(*outcomes, ("default", primary(102, 1000)), ("r1", standby(102.5, 10)))).state is HostState.UNKNOWN
+
+
 # --- The primary was never seen ---
 
 GONE = ("default", Failure(99, "connection refused"))
@@ -292,7 +335,7 @@ def test_promoted_while_the_primary_answers_is_diverged() -> None:
 def test_promoted_while_the_primary_is_gone_is_online() -> None:
     """It is in sync with itself, but its position says nothing about the old primary's."""
     host = r1(told(P1, ("default", Failure(101, "gone")), ("r1", standby(102, 1100, in_recovery=False, timeline=2))))
-    assert (host.state, host.replay_lsn, host.delay_seconds) == (HostState.ONLINE, None, None)
+    assert (host.state, host.replay_lsn, host.delay_seconds, host.is_promoted) == (HostState.ONLINE, None, None, True)
 
 
 def test_promoted_beside_a_living_primary_stays_out_when_that_goes_silent() -> None:

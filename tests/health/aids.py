@@ -42,11 +42,13 @@ def config_for(targets: list[Target], **changes: Any) -> ClusterConfig:
 
 
 @contextlib.contextmanager
-def checking(targets: list[Target], *, resolve: Any = None, on_change: Any = None, **changes: Any) -> Iterator[Checker]:
+def checking(
+    targets: list[Target], *, resolve: Any = None, on_change: Any = None, on_offline: Any = None, **changes: Any
+) -> Iterator[Checker]:
     """A checker that runs, and is stopped at the end."""
     config = config_for(targets, **changes)
     arguments = {} if resolve is None else {"resolve": resolve}
-    checker = Checker({config.primary: targets}, {config.primary: config}, on_change=on_change, **arguments)
+    checker = Checker({config.primary: targets}, {config.primary: config}, on_change=on_change, on_offline=on_offline, **arguments)
     checker.ensure_running()
     try:
         yield checker
