@@ -102,7 +102,7 @@ class LoadBalancingMiddleware:
         return routing
 
     def _must_save(self, routing: RoutingSession) -> bool:
-        return routing.is_taken_to_have_written or any(cluster.must_save for cluster in tuple(routing.clusters.values()))
+        return routing.is_taken_to_have_written or pointers.must_save(routing)
 
     def _save(self, request: HttpRequest, response: HttpResponseBase, routing: RoutingSession) -> None:
         set_cookie(response, request, self._save_without_response(routing))
@@ -121,10 +121,17 @@ class LoadBalancingMiddleware:
 
 
 def set_cookie(response: HttpResponseBase, request: HttpRequest, saved: list[Saved]) -> None:
-    """Let the browser carry what it is bound by, so that losing the store loses no browser's pointer."""
+    """Let the browser carry what it is bound by, so that losing the store loses no browser's pointer.
+
+    What was only seen is left to the store if that has it: pages that write nothing set no cookie, so that caches may keep them.
+    """
     process = runtime.get_runtime()
     clusters = process.config.clusters
-    bounds: dict[str, Bound] = {entry.primary: entry.bound for entry in saved if process.sets_cookie(entry.primary)}
+    bounds: dict[str, Bound] = {
+        entry.primary: entry.bound
+        for entry in saved
+        if process.binds_by_cookie(entry.primary) or (clusters[entry.primary].cookie and (entry.is_news or not entry.acknowledged))
+    }
     if not bounds:
         return
     max_age = max(clusters[primary].pointer_seconds for primary in bounds)

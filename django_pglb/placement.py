@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from asyncio import _get_running_loop  # the documented one raises where there is none, which costs a microsecond
+from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 from django.db import OperationalError
@@ -12,21 +13,32 @@ from django.db import OperationalError
 from . import signals
 from .context import current_scope
 from .core.decision import Decision, Reason
-from .core.policy import any_replica, can_be_proved, pick, replica_or_primary, standing_rule, unit_rule
+from .core.policy import any_replica, can_be_proved, is_of_other_timeline, pick, replica_or_primary, standing_rule, unit_rule
 from .core.statements import Kind
 from .engine import connection_to
+from .errors import PrimaryProtected
 from .health.clock import now
 from .pointers import capture_bound, load_bound, note_write
 from .runtime import get_runtime
 from .waiting import wait_for_replica
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from contextlib import AbstractContextManager
+    from threading import BoundedSemaphore
+
     from .core.policy import Scope
     from .core.routing_session import RoutingSession
     from .runtime import Runtime
 
 log = logging.getLogger("django_pglb.routing")
 
+UNLIMITED = nullcontext()
+FOR_WANT_OF_REPLICA = frozenset({Reason.NO_REPLICA, Reason.FAILOVER})
+
+PROTECTED = (
+    "no replica of {} is usable, and {} reads at a time are all that this process sends to it for want of one (PRIMARY_FALLBACK_LIMIT)"
+)
 CANNOT_LEAVE = "{} has not replayed what this user wrote, and a transaction is open on it: open the transaction on the primary instead"
 CANNOT_TELL = "the pointer store does not answer, so {} may lack what this user wrote: open the transaction on the primary instead"
 
@@ -144,7 +156,11 @@ def _decide(
         load_bound(runtime, routing, cluster)
     if cluster.store_down and runtime.config.clusters[primary].on_store_error == "primary":
         return Decision(primary, Reason.STORE_ERROR)
-    decision = replica_or_primary(cluster, runtime.topology(primary), now(), runtime.reads_in_flight, wanted=wanted)
+    topology = runtime.topology(primary)
+    if is_of_other_timeline(cluster.bound.pointer, topology) and topology.primary.is_online:
+        # After a failover no replica could prove it until it expires. The primary answers now, and binds by its own timeline from then on.
+        cluster.must_renew = True
+    decision = replica_or_primary(cluster, topology, now(), runtime.reads_in_flight, wanted=wanted)
     if decision.reason is Reason.BEHIND and not cluster.waited and _get_running_loop() is None and wait_for_replica(runtime, cluster):
         return replica_or_primary(cluster, runtime.topology(primary), now(), runtime.reads_in_flight)
     return decision
@@ -159,6 +175,25 @@ def _undecided(runtime: Runtime, primary: str) -> Decision:
     return Decision(pick(online, runtime.reads_in_flight).alias, Reason.REPLICA) if online else Decision(primary, Reason.NO_REPLICA)
 
 
+def protecting(primary: str, decision: Decision, kind: Kind) -> AbstractContextManager[None]:
+    """Hold a place for a read that the primary answers only because no replica is usable. Raises `PrimaryProtected` if there is none."""
+    runtime = get_runtime()
+    places = runtime.fallbacks_of(primary)
+    if places is None or kind is not Kind.READ or decision.reason not in FOR_WANT_OF_REPLICA or runtime.topology(primary).online:
+        return UNLIMITED
+    if not places.acquire(blocking=False):
+        raise PrimaryProtected(PROTECTED.format(primary, runtime.config.clusters[primary].primary_fallback_limit))
+    return _holding(places)
+
+
+@contextmanager
+def _holding(places: BoundedSemaphore) -> Iterator[None]:
+    try:
+        yield
+    finally:
+        places.release()
+
+
 def count(primary: str, decision: Decision) -> None:
     """Count a statement that ran where `decision` says, and tell whoever listens."""
     routing = current_scope().routing
@@ -168,6 +203,23 @@ def count(primary: str, decision: Decision) -> None:
         log.debug("%s %s", decision.alias, decision.reason)
     if signals.statement_routed.receivers:
         signals.statement_routed.send(sender=None, primary=primary, decision=decision)
+
+
+def is_monotonic(primary: str) -> bool:
+    """Say whether what a unit of work sees in the cluster of `primary` must be remembered."""
+    return get_runtime().is_monotonic(primary)
+
+
+def timeline_of(alias: str) -> int | None:
+    """Return the timeline of the positions that the replica `alias` shows, as far as it is known."""
+    topology = get_runtime().topology(get_runtime().config.primary_of[alias])
+    return topology.primary.timeline or topology.by_alias[alias].timeline
+
+
+def is_known_promoted(alias: str) -> bool:
+    """Say whether the checker knows that the replica `alias` was promoted; what it may be used for is in the topology then."""
+    topology = get_runtime().topology(get_runtime().config.primary_of[alias])
+    return topology.by_alias[alias].is_promoted
 
 
 def has_been_well_since(alias: str, moment: float) -> bool:

@@ -12,6 +12,7 @@ from django.db import Error as DatabaseError
 from django.db import transaction
 
 from .context import current_scope
+from .core.lsn import later
 from .core.routing_session import Bound
 from .engine import connection_to
 from .health.clock import now
@@ -19,7 +20,7 @@ from .runtime import get_runtime
 from .stores import StoreError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
 
     from .core.routing_session import ClusterSession, Identity, RoutingSession
     from .runtime import Runtime
@@ -36,6 +37,8 @@ class Saved(NamedTuple):
     primary: str
     bound: Bound
     acknowledged: bool
+    is_news: bool
+    """Whether the client does not carry it yet and should: not what was only seen, of which the next response may say more."""
 
 
 def note_write(primary: str, *, outcome_unknown: bool = False) -> None:
@@ -66,11 +69,14 @@ def load_bound(runtime: Runtime, routing: RoutingSession, cluster: ClusterSessio
         if routing.outer is not None:
             outer = routing.outer.cluster(cluster.primary)
             load_bound(runtime, routing.outer, outer)
-            cluster.bind(outer.bound)
+            cluster.bind(outer.bound.merged(Bound(outer.seen_at_most)))
             # A unit that acts for nobody of its own would not notice.
             cluster.store_down = cluster.store_down or outer.store_down
         identities = routing.identities
-        cluster.bind(identities.carried(cluster.primary).shifted(now() - time.time()))
+        carried = identities.carried(cluster.primary).shifted(now() - time.time())
+        cluster.bind(carried)
+        if runtime.binds_by_cookie(cluster.primary):
+            cluster.remembered = carried.pointer
         _ask(runtime, cluster, identities.known())
         _ask(runtime, cluster, identities.revealed())
         cluster.loaded = identities.is_settled()
@@ -84,7 +90,9 @@ def _ask(runtime: Runtime, cluster: ClusterSession, identities: Iterable[Identit
     if not new or cluster.store_down:
         return
     try:
-        cluster.bind(runtime.load(cluster.primary, new))
+        bound = runtime.load(cluster.primary, new)
+        cluster.bind(bound)
+        cluster.remembered = later(cluster.remembered, bound.pointer)
     except StoreError:
         cluster.store_down = True
     else:
@@ -101,30 +109,61 @@ def bind(routing: RoutingSession, identity: Identity) -> None:
             _ask(runtime, cluster, (identity,))
 
 
-def save_bounds(routing: RoutingSession, *, may_have_written: bool = False) -> list[Saved]:
-    """Save what `routing` committed, or may have, under all its identities. Call after its last commit has returned.
+def must_save(routing: RoutingSession) -> bool:
+    """Say whether `save_bounds` has anything to save."""
+    return any(cluster.must_save or cluster.must_remember for cluster in tuple(routing.clusters.values()))
 
-    `may_have_written`: save for every cluster, also where no write was seen. Nothing is saved for a cluster without replicas.
+
+def save_bounds(routing: RoutingSession, *, may_have_written: bool = False) -> list[Saved]:
+    """Save what `routing` committed, or may have, under all its identities, and where reads must be monotonic also what it saw.
+
+    Call it after the last commit has returned. `may_have_written`: save for every cluster, also where no write was seen.
+    Nothing is saved for a cluster without replicas.
     """
     runtime = get_runtime()
     saved = []
     for primary in runtime.config.clusters:
+        if not runtime.needs_pointers(primary) or connection_to(primary).pglb_is_forbidden:
+            continue  # what the running test case forbids was neither written nor read
         cluster = routing.clusters.get(primary)
-        if not (may_have_written or (cluster is not None and cluster.must_save)) or not runtime.needs_pointers(primary):
-            continue
-        cluster = routing.cluster(primary)
-        if connection_to(primary).pglb_is_forbidden:
-            continue  # by the running test case, so nothing was written either
-        must_pin, cluster.must_save, cluster.outcome_unknown = cluster.outcome_unknown, False, False
-        bound = capture_bound(runtime, cluster, must_pin=must_pin)
-        cluster.bind(bound.shifted(now() - time.time()))
-        identities = _identities_to_bind(routing)
-        acknowledged = runtime.save(primary, identities, bound)
-        saved.append(Saved(primary, bound, acknowledged))
-        if connection_to(primary).in_atomic_block:
-            # Opened around this unit of work, which therefore has no position yet. The pin holds until then, and no longer.
-            transaction.on_commit(partial(_save_after_commit, runtime, cluster, identities), using=primary, robust=True)
+        if may_have_written or (cluster is not None and cluster.must_save):
+            saved.extend(_save_written(runtime, routing, routing.cluster(primary)))
+        elif cluster is not None and cluster.must_remember:
+            saved.extend(_save_seen(runtime, routing, cluster))
     return saved
+
+
+def _save_written(runtime: Runtime, routing: RoutingSession, cluster: ClusterSession) -> Iterator[Saved]:
+    was_seen, must_pin, cluster.must_save, cluster.outcome_unknown = cluster.must_save, cluster.outcome_unknown, False, False
+    bound = capture_bound(runtime, cluster, must_pin=must_pin)
+    is_open = connection_to(cluster.primary).in_atomic_block
+    if bound.pointer is None and not (was_seen or is_open):
+        # The primary does not answer, and nobody was seen to write: to keep the user's next pages from the replicas would help nobody.
+        return
+    identities = _identities_to_bind(routing)
+    yield _save(runtime, cluster, identities, bound)
+    if is_open:
+        # Opened around this unit of work, which therefore has no position yet. The pin holds until then, and no longer.
+        transaction.on_commit(partial(_save_after_commit, runtime, cluster, identities), using=cluster.primary, robust=True)
+
+
+def _save_seen(runtime: Runtime, routing: RoutingSession, cluster: ClusterSession) -> Iterator[Saved]:
+    """Save what a unit of work that wrote nothing must not see undone."""
+    identities = _identities_to_bind(routing)
+    saw_unknown, must_renew, cluster.saw_unknown, cluster.must_renew = cluster.saw_unknown, cluster.must_renew, False, False
+    if not (identities or must_renew or runtime.binds_by_cookie(cluster.primary)):
+        return
+    # A position of now covers whatever was seen; on a new timeline, also whatever of an older one has survived.
+    must_ask = saw_unknown or must_renew
+    bound = capture_bound(runtime, cluster) if must_ask else Bound(cluster.seen_at_most).shifted(time.time() - now())
+    if bound.pointer is not None or saw_unknown:
+        yield _save(runtime, cluster, identities, bound, is_news=must_renew)
+
+
+def _save(runtime: Runtime, cluster: ClusterSession, identities: tuple[Identity, ...], bound: Bound, *, is_news: bool = True) -> Saved:
+    cluster.bind(bound.shifted(now() - time.time()))
+    cluster.remembered = later(cluster.remembered, bound.pointer)
+    return Saved(cluster.primary, bound, runtime.save(cluster.primary, identities, bound), is_news)
 
 
 def _identities_to_bind(routing: RoutingSession) -> tuple[Identity, ...]:
@@ -150,7 +189,7 @@ def bounds_to_export(routing: RoutingSession) -> dict[str, Bound]:
             continue
         cluster = routing.cluster(primary)
         load_bound(runtime, routing, cluster)
-        bounds[primary] = cluster.bound.shifted(time.time() - now())
+        bounds[primary] = cluster.bound.merged(Bound(cluster.seen_at_most)).shifted(time.time() - now())
         if cluster.must_save or routing.is_taken_to_have_written:
             bounds[primary] = bounds[primary].merged(capture_bound(runtime, cluster))
     return bounds

@@ -23,6 +23,7 @@ from .core.topology import Host, HostState, Topology
 from .engine import connection_to
 from .health.checker import Checker
 from .health.clock import now
+from .health.conversations import Conversations
 from .references import broken_references
 from .stores import Store, StoreError
 from .targets import cluster_targets
@@ -41,6 +42,11 @@ class Runtime:
     def __init__(self, config: Config) -> None:
         self.config = config
         self.in_flight: defaultdict[str, deque[None]] = defaultdict(deque)  # append, pop and len are atomic: no lock
+        self._fallbacks = {
+            primary: threading.BoundedSemaphore(cluster.primary_fallback_limit)
+            for primary, cluster in config.clusters.items()
+            if cluster.primary_fallback_limit is not None
+        }
         self._stores = {primary: _make_store(cluster) for primary, cluster in config.clusters.items()}
         self._store_down: set[str] = set()
         self._has_looked = False
@@ -50,10 +56,14 @@ class Runtime:
             for primary, hosts in targets.items()
             if len(hosts) > 1 and all(host.is_mirror for host in hosts if host.alias != primary)
         }
+        self._monotonic = frozenset(
+            primary for primary, cluster in config.clusters.items() if cluster.consistency == "monotonic" and self.needs_pointers(primary)
+        )
         self.checker = Checker(
             {primary: hosts for primary, hosts in targets.items() if len(hosts) > 1 and primary not in self.mirrored},
             {primary: config.clusters[primary] for primary in targets},
             on_change=_announce,
+            on_offline=_let_go_of,
         )
 
     def topology(self, primary: str) -> Topology:
@@ -84,6 +94,10 @@ class Runtime:
     def reads_in_flight(self, alias: str) -> int:
         return len(self.in_flight[alias])
 
+    def fallbacks_of(self, primary: str) -> threading.BoundedSemaphore | None:
+        """Return what holds a place for each read that the primary answers only because no replica is usable; None: no limit."""
+        return self._fallbacks.get(primary)
+
     def load(self, primary: str, identities: Iterable[Identity]) -> Bound:
         """Return what the store knows of `identities`, on the process's clock. Raises `StoreError`."""
         try:
@@ -104,8 +118,13 @@ class Runtime:
         self._note_store(primary, None)
         return True
 
-    def sets_cookie(self, primary: str) -> bool:
-        return self.config.clusters[primary].cookie or self._stores[primary].binds_by_cookie
+    def is_monotonic(self, primary: str) -> bool:
+        """Say whether what this cluster's users saw must be remembered, too."""
+        return primary in self._monotonic
+
+    def binds_by_cookie(self, primary: str) -> bool:
+        """Say whether each browser is bound by its cookie alone."""
+        return self._stores[primary].binds_by_cookie
 
     def _note_store(self, primary: str, error: StoreError | None) -> None:
         # One line per change of state, not one per request.
@@ -127,6 +146,9 @@ class Runtime:
             ),
         )
 
+
+conversations = Conversations()
+"""This process's connections to replicas, which are severed when their host does not answer."""
 
 _runtime: Runtime | None = None
 _runtime_lock = threading.Lock()  # protects building: two threads must not start two checkers
@@ -176,6 +198,10 @@ def primary_of(alias: str) -> str | None:
 def _make_store(cluster: ClusterConfig) -> Store:
     store_class: type[Store] = import_string(cluster.store.backend)
     return store_class(pointer_seconds=cluster.pointer_seconds, **cluster.store.options)
+
+
+def _let_go_of(alias: str) -> None:
+    conversations.sever(alias)
 
 
 def _announce(primary: str, topology: Topology) -> None:

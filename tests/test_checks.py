@@ -109,7 +109,7 @@ WRONG: dict[str, tuple[dict[str, Any], str, Iterable[str]]] = {
     "wrong type": (cluster(CHECK_TIMEOUT="1"), "E005", ['PGLB["default"]["CHECK_TIMEOUT"]', 'not "1"']),
     "out of range": (cluster(POINTER_SECONDS=-1), "E006", ["more than 0", "not -1"]),
     "not a choice": (cluster(ON_STORE_ERROR="prmary"), "E007", ['did you mean "primary"?']),
-    "not offered": (cluster(CONSISTENCY="monotonic"), "E008", ['"monotonic" is not offered']),
+    "not offered": (cluster(GUARD_STALE_SAVES="off"), "E008", ["GUARD_STALE_SAVES", "does not offer it yet"]),
     "setting not offered": ({"PGLB_TASK_CONSISTENCY": "always"}, "E008", ["PGLB_TASK_CONSISTENCY", "does not offer"]),
     "enabled not a bool": ({"PGLB_ENABLED": "0"}, "E009", ["PGLB_ENABLED", 'not "0"']),
     "replicas missing": ({"PGLB": {"default": {}}}, "E010", ["REPLICAS is missing"]),

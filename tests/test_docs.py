@@ -73,7 +73,7 @@ def test_documented_stores_are_ours() -> None:
 def test_documented_reserved_names_are_refused() -> None:
     """The list of what this version lacks is complete."""
     listed = set(re.findall(r"^- `(.*)`$", section(SETTINGS, "## Not in this version"), re.MULTILINE))
-    assert listed == {*NOT_OFFERED, *SETTINGS_NOT_OFFERED, 'CONSISTENCY = "monotonic"'}
+    assert listed == {*NOT_OFFERED, *SETTINGS_NOT_OFFERED}
 
 
 def test_documented_settings_are_acceptable() -> None:

@@ -12,7 +12,7 @@ import pytest
 from django.db import InterfaceError, OperationalError, connections, transaction
 
 from django_pglb import current_decisions, placement, routing_session, runtime, use_replicas
-from django_pglb.backends import mixin
+from django_pglb.backends import position
 from django_pglb.core.decision import Reason
 from django_pglb.core.lsn import normalise
 from django_pglb.core.topology import Host, HostState, Topology
@@ -329,7 +329,7 @@ def test_raw_position_behind_a_header_would_keep_the_reader_on_the_primary(
     site: Site, write: Callable[[], int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What the test above would see if positions were taken as PostgreSQL reports them."""
-    monkeypatch.setattr(mixin, "normalise", lambda lsn, **_: lsn)
+    monkeypatch.setattr(position, "normalise", lambda lsn, **_: lsn)
     assert read_on_idle_primary(site, write).reasons == {Reason.BEHIND}
 
 

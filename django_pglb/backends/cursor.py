@@ -1,4 +1,4 @@
-"""The one cursor of the engines: decides where a statement runs, proves that a replica has reached the pointer, and fails over."""
+"""The one cursor of the engines: decides where a statement runs, and fails over."""
 
 from __future__ import annotations
 
@@ -12,38 +12,31 @@ from django.db import DatabaseError, InterfaceError, OperationalError
 from django.db.backends.utils import CursorDebugWrapper, CursorWrapper
 
 from .. import placement, runtime
-from ..context import current_scope
 from ..core.decision import Decision, Reason
-from ..core.retry import Verdict, judge
+from ..core.retry import OnPrimary, Phase, Verdict, judge, judge_on_primary
 from ..core.statements import Kind
 from ..engine import connection_to
 from ..health.clock import now
-from .proof import NotReached, position_of, prefixed, shown_position
+from .carrying import CarryingCursor, Plain
+from .proof import NotReached
 from .sql import kind_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from ..core.routing_session import ClusterSession
-
-# query_canceled and lock_not_available: limits that the user set, whatever the state of the data.
-TIMEOUTS = frozenset({"57014", "55P03"})
-
-# Django's own cursor. The type stubs leave out its private methods, which are what must run below `execute_wrapper`s.
-Plain: Any = CursorWrapper
-
 T = TypeVar("T")
 
 
-class RoutedCursor(CursorDebugWrapper):
+class Promoted(Exception):
+    """The server behind a replica's alias takes writes, and the checker does not know it yet. Never leaves this package."""
+
+
+class RoutedCursor(CarryingCursor):
     """A cursor on an alias of a cluster.
 
     `requested` is the connection that it was asked of, `db` the one that it is on. On a replica it opens nothing until a statement is
     known, so that a statement which belongs elsewhere never touches that host.
     """
-
-    cursor: Any
-    db: Any
 
     def __init__(self, cursor: Any, db: Any, name: str | None = None) -> None:
         super().__init__(cursor, db)
@@ -154,7 +147,9 @@ class RoutedCursor(CursorDebugWrapper):
         def run() -> T:
             self._prove_apart()
             with self.db.wrap_database_errors:
-                return begin()
+                begun = begin()
+            self._note_seen_something()
+            return begun
 
         try:
             with self.debug_sql(statement) if self.db.queries_logged else nullcontext():
@@ -177,7 +172,7 @@ class RoutedCursor(CursorDebugWrapper):
             except DatabaseError as error:
                 if decision.alias == self._primary:
                     raise
-                decision = self._after_failure(decision.alias, error)
+                decision = self._after_failure(decision.alias, error, Phase.CONNECT)
             except AssertionError:
                 # So does a test case forbid aliases in threads that it did not start; a mirror is the primary anyway.
                 if connection_to(decision.alias).pglb_mirror_of is None:
@@ -208,10 +203,6 @@ class RoutedCursor(CursorDebugWrapper):
             # The connection is broken, which whoever discards this cursor knows already.
             return
 
-    @property
-    def _on_replica(self) -> bool:
-        return bool(self.db.alias != self._primary)
-
     # --- Running ---
 
     def _execute(self, sql: Any, params: Any, *ignored_wrapper_args: Any) -> Any:
@@ -220,21 +211,21 @@ class RoutedCursor(CursorDebugWrapper):
             self._judge_text(sql, params)
         self._statement = (sql, params)
         if not self._on_replica:
-            self._has_run = True
-            return self._run_on_primary(Plain._execute, sql, params)
+            return self._execute_here(sql, params)
         return self._with_failover(lambda: self._execute_here(sql, params))
 
     def _executemany(self, sql: Any, param_list: Any, *ignored_wrapper_args: Any) -> Any:
         if sql is not self._judged:
             self._judge_text(sql, param_list)
         if not self._on_replica:
-            return self._run_on_primary(Plain._executemany, sql, param_list)
+            return self._executemany_here(sql, param_list)
         every = list(param_list)
         return self._with_failover(lambda: self._executemany_here(sql, every))
 
-    def _run_on_primary(self, run: Callable[[Any, Any, Any], Any], sql: Any, params: Any) -> Any:
-        with self._noting_unknown_outcome():
-            return run(self, sql, params)
+    @contextmanager
+    def _on_primary(self) -> Iterator[None]:
+        with self._noting_unknown_outcome(), placement.protecting(self._primary, self._decision, self._kind):
+            yield
 
     @contextmanager
     def _noting_unknown_outcome(self) -> Iterator[None]:
@@ -250,24 +241,57 @@ class RoutedCursor(CursorDebugWrapper):
     def _execute_here(self, sql: Any, params: Any) -> Any:
         self._has_run = True
         if not self._on_replica:
-            return self._run_on_primary(Plain._execute, sql, params)
+            with self._on_primary():
+                return self._again_if_not_run(lambda: self._execute_carrying(sql, params))
         flying = runtime.get_runtime().in_flight[self.db.alias]
         flying.append(None)
         try:
-            if self._unproved_lsn() is None:
-                return Plain._execute(self, sql, params)
-            if self._can_share_message():
-                return self._execute_proved(sql, params)
-            self._prove_apart()
-            return Plain._execute(self, sql, params)
+            result = self._execute_carrying(sql, params)
         finally:
             flying.pop()
+        if self.db.pglb_takes_writes and not placement.is_known_promoted(self.db.alias):
+            raise Promoted
+        return result
 
     def _executemany_here(self, sql: Any, param_list: Any) -> Any:
         if not self._on_replica:
-            return self._run_on_primary(Plain._executemany, sql, param_list)
+            with self._on_primary():
+                return Plain._executemany(self, sql, param_list)
         self._prove_apart()
-        return Plain._executemany(self, sql, param_list)
+        result = Plain._executemany(self, sql, param_list)
+        self._note_seen_something()
+        return result
+
+    # --- Failing on the primary ---
+
+    def _again_if_not_run(self, run: Callable[[], T]) -> T:
+        """Return what `run` returns, after a new connection or two to the primary if the statement may be run again."""
+        for pause in self.db.pglb_pauses():
+            try:
+                return run()
+            except DatabaseError as error:
+                lost = self.db.pglb_is_lost
+                if not self._may_run_again(error):
+                    raise
+                if not lost:
+                    pause()
+            # The next connection may be one to another server: `HOST` may name several.
+            self.db.close()
+            self._open(self.db)
+        return run()
+
+    def _may_run_again(self, error: DatabaseError) -> bool:
+        """Say whether the statement that failed may be run on a new connection. Lets go of a server that is no primary any more."""
+        db, held = self.db, self.db.in_atomic_block or not self.db.autocommit or self._rows_delivered
+        sqlstate: str | None = getattr(error.__cause__, "sqlstate", None)
+        is_read = self._kind is Kind.READ
+        verdict = judge_on_primary(sqlstate, Phase.STATEMENT, connection_lost=db.pglb_is_lost, is_read=is_read)
+        if verdict is OnPrimary.AGAIN_IF_DEMOTED:
+            if not db.pglb_is_demoted():
+                return False
+            # Inside a transaction Django refuses everything from here on; after it, it connects anew.
+            db.close()
+        return verdict is not OnPrimary.RAISE and not held
 
     # --- Failing over ---
 
@@ -281,21 +305,23 @@ class RoutedCursor(CursorDebugWrapper):
                 if fixed:
                     raise OperationalError(placement.CANNOT_LEAVE.format(self.db.alias)) from behind
                 self._open_placed(self._after_short_proof())
+            except Promoted as promoted:
+                placement.report_failure(self.db.alias, "was promoted: it takes writes of its own")
+                if fixed:
+                    raise OperationalError(f"{self.db.alias} was promoted, and a transaction is open on it") from promoted
+                self._exclude(self.db.alias, Reason.FAILOVER)
+                self._open_placed(placement.place_again(self._primary, Reason.FAILOVER, is_bound=self._is_bound))
             except DatabaseError as error:
-                if fixed or not on_replica:
+                if not on_replica:
                     raise
-                self._open_placed(self._after_failure(self.db.alias, error))
+                self._open_placed(self._after_failure(self.db.alias, error, Phase.HELD if fixed else Phase.STATEMENT))
 
-    def _cluster(self) -> ClusterSession | None:
-        routing = current_scope().routing
-        return None if routing is None else routing.cluster(self._primary)
-
-    def _after_failure(self, alias: str, error: DatabaseError) -> Decision:
+    def _after_failure(self, alias: str, error: DatabaseError, phase: Phase) -> Decision:
         """Return who answers now that `alias` has failed with `error`. Raises `error` if it is the caller's own."""
         cause = error.__cause__
         sqlstate: str | None = getattr(cause, "sqlstate", None)
         lost = connection_to(alias).pglb_is_lost
-        verdict = judge(sqlstate, connection_lost=lost)
+        verdict = judge(sqlstate, phase, connection_lost=lost)
         if verdict is Verdict.RAISE:
             raise error
         self._failed_at = min(self._failed_at, now())
@@ -337,68 +363,6 @@ class RoutedCursor(CursorDebugWrapper):
         if cluster is not None:
             cluster.exclude(alias, reason)
         return placement.place_again(self._primary, is_bound=self._is_bound)
-
-    # --- Proving ---
-
-    def _unproved_lsn(self) -> int | None:
-        """Return the position that this host must still prove before it may answer, if any."""
-        if self._decision.reason is Reason.STALE_ALLOWED or self.db.pglb_mirror_of is not None:
-            return None
-        cluster = self._cluster()
-        pointer = cluster.bound.pointer if cluster is not None else None
-        if cluster is None or pointer is None:
-            return None
-        replica = self.db.pglb_replica()
-        proved = -1 if replica is None or replica.pooled else cluster.proofs.get(self.db.pglb_serial, -1)
-        return pointer.lsn if proved < pointer.lsn else None
-
-    def _can_share_message(self) -> bool:
-        return self._name is None and isinstance(self.cursor, psycopg.ClientCursor) and self.db.pglb_shares_messages
-
-    def _execute_proved(self, sql: Any, params: Any) -> Any:
-        """Run the position check and the statement in one message. Raises `NotReached` if the position is short."""
-        try:
-            Plain._execute(self, prefixed(sql), params)
-        except DatabaseError as error:
-            if not self._may_be_due_to_old_state(error):
-                raise
-        else:
-            with self.db.wrap_database_errors:
-                position, read_committed = self.cursor.fetchone()
-                if read_committed:
-                    self._accept(position_of(position))
-                    self.cursor.nextset()
-                    return self.cursor
-            self.db.pglb_shares_messages = False
-        self._prove_apart()
-        return Plain._execute(self, sql, params)
-
-    def _may_be_due_to_old_state(self, error: DatabaseError) -> bool:
-        """Say whether a statement that failed beside its proof must be proved and run once more, to tell whose failure it is."""
-        sqlstate = getattr(error.__cause__, "sqlstate", None)
-        return (
-            not self.db.pglb_is_lost
-            and not self.db.in_atomic_block
-            and sqlstate not in TIMEOUTS
-            and judge(sqlstate, connection_lost=False) is Verdict.RAISE
-        )
-
-    def _prove_apart(self) -> None:
-        """Check the position in a statement of its own, before the one that it is for. Raises `NotReached` if it is short."""
-        if not self._on_replica or self._unproved_lsn() is None:
-            return
-        with self.db.wrap_database_errors:
-            shown = shown_position(self.db.connection)
-        self._accept(shown)
-
-    def _accept(self, shown: int) -> None:
-        """Note the position that this connection has shown. Raises `NotReached` if it is short of the pointer."""
-        wanted = self._unproved_lsn()
-        if wanted is not None and shown < wanted:
-            raise NotReached
-        cluster = self._cluster()
-        if cluster is not None:
-            cluster.prove(self.db.alias, self.db.pglb_serial, shown)
 
     # --- Fetching ---
     # A client-side cursor holds its whole result by now; a named one meets the server again with every fetch.

@@ -10,6 +10,7 @@ import os
 import random
 import time
 from contextlib import contextmanager
+from functools import partial
 from math import inf
 from typing import TYPE_CHECKING, Any, cast
 
@@ -19,22 +20,24 @@ from django.db.backends.base.base import NO_DB_ALIAS
 from django.utils.functional import cached_property
 from psycopg.pq import TransactionStatus
 
-from .. import placement, pointers
+from .. import placement, pointers, runtime
 from ..conf import get_config
-from ..core.lsn import Pointer, normalise, parse_lsn
+from ..core.lsn import Pointer
 from ..health.clock import now
 from .creation import MIRROR_OF, MirrorAwareCreation
 from .cursor import RoutedCursor
+from .position import ON_PRIMARY, pointer_on_primary, texts_of
 from .proof import shown_position
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from django.db.backends.postgresql.base import DatabaseWrapper
     from django.db.backends.utils import CursorWrapper
 
     from ..core.config import ClusterConfig, ReplicaConfig
     from ..core.routing_session import RoutingSession
+    from .position import Texts
 
     class Base(DatabaseWrapper):
         """What the mixin stands on, with the private methods that the stubs leave out."""
@@ -61,12 +64,9 @@ REPLICA_DEFAULTS = {
 READ_ONLY = "default_transaction_read_only"
 OPENED_AT = "_pglb_opened_at"
 
-# The insert position after a commit, not the written or flushed one: those miss rows committed with synchronous_commit = off.
-# https://www.postgresql.org/docs/current/functions-admin.html#FUNCTIONS-ADMIN-BACKUP
-CAPTURE = (
-    "SELECT pg_current_wal_insert_lsn(), pg_walfile_name(pg_current_wal_insert_lsn()),"
-    " current_setting('wal_block_size')::int, pg_size_bytes(current_setting('wal_segment_size'))"
-)
+# What a server of version 14 or later reports by itself whenever it changes. A pooler may pass on what it once heard.
+# https://www.postgresql.org/docs/current/libpq-status.html#LIBPQ-PQPARAMETERSTATUS
+IN_HOT_STANDBY = b"in_hot_standby"
 
 _serials = itertools.count(1)
 _cursor_numbers = itertools.count(1)
@@ -146,22 +146,49 @@ class LoadBalancedMixin(Base):
 
     def _configure_connection(self, connection: Any) -> bool:
         # Called once for each connection of a pool, and whenever one without a pool is opened.
-        vars(connection).setdefault(OPENED_AT, now())
+        if OPENED_AT not in vars(connection):
+            setattr(connection, OPENED_AT, now())
+            self._pglb_register(connection)
         must_commit: bool = super()._configure_connection(connection)
         return must_commit
 
+    def _pglb_register(self, connection: psycopg.Connection[Any]) -> None:
+        """Let the checker end this conversation if the replica falls silent: nothing else would, for as long as its kernel answers."""
+        if self.pglb_replica() is None or self.pglb_mirror_of is not None:
+            return
+        try:
+            runtime.conversations.register(self.alias, connection.fileno(), owner=connection)
+        except OSError as error:
+            raise psycopg.OperationalError("no descriptor is left to watch over the connection with") from error
+
     def _pglb_connect(self, conn_params: dict[str, Any]) -> Any:
-        cluster = self.pglb_cluster()
-        attempts = cluster.primary_attempts if cluster is not None and cluster.primary == self.alias else 1
-        for attempt in itertools.count(1):
+        if self.pglb_replica() is not None:
+            return super().get_new_connection(conn_params)
+        for pause in self.pglb_pauses():
             try:
-                return super().get_new_connection(conn_params)
+                return self._pglb_connect_to_primary(conn_params)
             except psycopg.OperationalError:
-                if cluster is None or attempt >= attempts:
-                    raise
-                # Full jitter: the workers of a site must not come back to a restarting primary all at once.
-                time.sleep(random.uniform(0.5, 1) * cluster.primary_backoff * 2 ** (attempt - 1))
-        raise AssertionError("unreachable")
+                pause()
+        return self._pglb_connect_to_primary(conn_params)
+
+    def _pglb_connect_to_primary(self, conn_params: dict[str, Any]) -> Any:
+        """Connect; refuse a server that was demoted, or is not promoted yet: what it says would pass for the newest there is."""
+        connection = super().get_new_connection(conn_params)
+        if self.pglb_cluster() is None or connection.pgconn.parameter_status(IN_HOT_STANDBY) != b"on" or not _is_standby(connection):
+            return connection
+        connection.close()
+        if self.pool:
+            self.pool.putconn(connection)
+        raise psycopg.OperationalError(f"the server behind {self.alias!r} is a standby, not a primary")
+
+    def pglb_pauses(self) -> Iterator[Callable[[], None]]:
+        """Return what sleeps until the next attempt to reach the primary, for each attempt but the last."""
+        cluster = self.pglb_cluster()
+        if cluster is None:
+            return
+        for attempt in range(cluster.primary_attempts - 1):
+            # Jitter: the workers of a site must not come back to a restarting primary all at once.
+            yield partial(time.sleep, random.uniform(0.5, 1) * cluster.primary_backoff * 2**attempt)
 
     @contextmanager
     def temporary_connection(self) -> Iterator[CursorWrapper]:
@@ -216,6 +243,20 @@ class LoadBalancedMixin(Base):
         """Return a raw cursor on this alias' connection, connecting if need be."""
         wrapped = super()._cursor(name)
         return wrapped.cursor
+
+    # --- What the server is now ---
+
+    @property
+    def pglb_takes_writes(self) -> bool:
+        """Whether this replica has said, on a connection of its own, that it was promoted. Costs no round trip."""
+        replica = self.pglb_replica()
+        if replica is None or replica.pooled or self.pglb_mirror_of is not None or self.connection is None:
+            return False
+        return bool(self.connection.pgconn.parameter_status(IN_HOT_STANDBY) == b"off")
+
+    def pglb_is_demoted(self) -> bool:
+        """Ask whether the server that the primary's alias is connected to is a standby now. False if it does not answer."""
+        return not self.pglb_is_lost and _is_standby(self.connection)
 
     # --- Transactions ---
 
@@ -279,26 +320,34 @@ class LoadBalancedMixin(Base):
             return None
         was_open = self.connection is not None
         try:
-            row = self._pglb_ask_position()
+            texts = self._pglb_ask_position()
         except DatabaseError:
             if not (was_open and self.pglb_is_lost):
                 raise
             # The connection has died since the commit. Asking once more, on a new one, is harmless.
             self.close()
-            row = self._pglb_ask_position()
-        position, walfile, block_bytes, segment_bytes = row
-        lsn = normalise(parse_lsn(position), block_bytes=block_bytes, segment_bytes=segment_bytes)
-        return Pointer(int(walfile[:8], 16), lsn, time.time())
+            texts = self._pglb_ask_position()
+        return pointer_on_primary(texts, time.time())
 
-    def _pglb_ask_position(self) -> tuple[str, str, int, int]:
+    def _pglb_ask_position(self) -> Texts:
         raw = self.pglb_open_cursor()
         try:
             with self.wrap_database_errors:
-                raw.execute(CAPTURE)
-                row: tuple[str, str, int, int] = raw.fetchone()
-                return row
+                return texts_of(raw.execute(ON_PRIMARY).pgresult)
         finally:
             raw.close()
+
+
+def _is_standby(connection: psycopg.Connection[Any]) -> bool:
+    if connection.info.transaction_status == TransactionStatus.INERROR:
+        # It answers nothing until somebody rolls back.
+        return connection.pgconn.parameter_status(IN_HOT_STANDBY) == b"on"
+    # Below psycopg, which would begin a transaction for it.
+    try:
+        result = connection.pgconn.exec_(b"SELECT pg_is_in_recovery()")
+    except psycopg.Error:
+        return False
+    return result.ntuples == 1 and result.get_value(0, 0) == b"t"
 
 
 def _with_read_only(options: str) -> str:

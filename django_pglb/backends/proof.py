@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 from psycopg.pq import TransactionStatus
 
 from ..core.lsn import parse_lsn
-from . import sql as statements
 
 if TYPE_CHECKING:
     import psycopg
@@ -27,11 +26,6 @@ NOWHERE = -1
 
 class NotReached(Exception):
     """The replica has not replayed what this reader must see. Never leaves this package."""
-
-
-def prefixed(sql: Any) -> Any:
-    """Return a statement together with its proof, as one message."""
-    return statements.prefixed(f"{PROOF}; ", sql)
 
 
 def position_of(text: str | None) -> int:

@@ -36,8 +36,11 @@ def _text_of(sql: Any, db: Any) -> str | None:
         return None
 
 
-def prefixed(prefix: str, sql: Any) -> Any:
-    """Return `sql` behind another statement, in the form that it has."""
+def enclosed(before: str, sql: Any, after: str) -> Any:
+    """Return `sql` between two statements, either of which may be empty, in the form that it has."""
+    head = f"{before}; " if before else ""
+    # On a line of its own: `sql` may end with a comment.
+    tail = f"\n; {after}" if after else ""
     if isinstance(sql, bytes):
-        return prefix.encode() + sql
-    return SQL(prefix) + sql if isinstance(sql, Composable) else prefix + sql
+        return head.encode() + sql + tail.encode()
+    return SQL(head) + sql + SQL(tail) if isinstance(sql, Composable) else head + sql + tail

@@ -46,6 +46,7 @@ class ClusterConfig:
     identity: str = "django_pglb.identity.from_request"
     primary_attempts: int = 3
     primary_backoff: float = 0.1
+    primary_fallback_limit: int | None = None
     debug_header: bool = False
 
     @property

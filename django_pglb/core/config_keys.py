@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 MOST_SECONDS: Final = 300_000_000
 MOST_WEIGHT: Final = 1_000_000
 MOST_ATTEMPTS: Final = 1000
+MOST_READS: Final = 1_000_000
 
 # RFC 9110, section 5.6.2, without lower case: Django's `request.method` is upper-case.
 _METHOD = re.compile(r"[A-Z0-9!#$%&'*+.^_`|~-]+")
@@ -89,10 +90,12 @@ def number(unit: str, *, most: float, zero: bool = False, none: bool = False) ->
     return read
 
 
-def count(*, least: int, most: int) -> Reader:
-    def read(value: object, place: Place) -> int | Default:
+def count(*, least: int, most: int, none: bool = False) -> Reader:
+    def read(value: object, place: Place) -> int | Default | None:
+        if value is None and none:
+            return None
         if isinstance(value, bool) or not isinstance(value, int):
-            return place.wrong_type("a whole number", value, _how_to_convert(value))
+            return place.wrong_type("a whole number" + (" or None" if none else ""), value, _how_to_convert(value))
         if not least <= value <= most:
             return place.add(CheckId.OUT_OF_RANGE, f"must be {least} to {most}, not {shown(value)}.")
         return value
@@ -106,14 +109,10 @@ def yes_or_no(value: object, place: Place) -> bool | Default:
     return place.wrong_type("True or False", value, HOW_TO_CONVERT_BOOL if isinstance(value, str) else "")
 
 
-def choice(*choices: str, not_offered: tuple[str, ...] = ()) -> Reader:
-    """Read one of `choices`. Those in `not_offered` are words that a later version will know."""
-
+def choice(*choices: str) -> Reader:
     def read(value: object, place: Place) -> str | Default:
         if not isinstance(value, str):
             return place.wrong_type(f"one of {listed(choices)}", value)
-        if value in not_offered:
-            return place.add(CheckId.NOT_OFFERED, f"{shown(value)} is not offered by this version.", f"Offered are {listed(choices)}.")
         if value not in choices:
             guess = did_you_mean(value, choices) or "."
             return place.add(CheckId.NOT_A_CHOICE, f"{shown(value)} is not a choice{guess}", f"Choose one of {listed(choices)}.")
@@ -155,7 +154,7 @@ def store(value: object, place: Place) -> StoreConfig | Default:
 # --- The table ---
 
 KEYS: Final = (
-    Key("CONSISTENCY", "consistency", choice("read_your_writes", "eventual", not_offered=("monotonic",))),
+    Key("CONSISTENCY", "consistency", choice("read_your_writes", "monotonic", "eventual")),
     Key("POINTER_SECONDS", "pointer_seconds", seconds()),
     Key("STICKY_SECONDS", "sticky_seconds", seconds()),
     Key("MAX_LAG_SECONDS", "max_lag_seconds", seconds(none=True)),
@@ -169,6 +168,7 @@ KEYS: Final = (
     Key("IDENTITY", "identity", dotted_path),
     Key("PRIMARY_ATTEMPTS", "primary_attempts", count(least=1, most=MOST_ATTEMPTS)),
     Key("PRIMARY_BACKOFF", "primary_backoff", seconds(zero=True)),
+    Key("PRIMARY_FALLBACK_LIMIT", "primary_fallback_limit", count(least=1, most=MOST_READS, none=True)),
     Key("DEBUG_HEADER", "debug_header", yes_or_no),
 )
 
@@ -182,7 +182,7 @@ REPLICAS: Final = "REPLICAS"
 KEY_NAMES: Final = (REPLICAS, *(key.name for key in KEYS))
 
 # Refused, since to accept a promise silently and not to keep it is worse than an error.
-NOT_OFFERED: Final = frozenset({"PRIMARY_FALLBACK_LIMIT", "GUARD_STALE_SAVES"})
+NOT_OFFERED: Final = frozenset({"GUARD_STALE_SAVES"})
 KNOWN_SETTINGS: Final = ("PGLB", "PGLB_ENABLED")
 SETTINGS_NOT_OFFERED: Final = ("PGLB_POINTER_HEADER", "PGLB_TASK_CONSISTENCY")
 

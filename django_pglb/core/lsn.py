@@ -16,6 +16,9 @@ _MAX_LSN_TEXT = 17
 PAGE_HEADER_BYTES = 24
 SEGMENT_HEADER_BYTES = 40
 
+# MAXIMUM_ALIGNOF - 1.
+LOW_BITS = 7
+
 DEFAULT_BLOCK_BYTES = 8192
 DEFAULT_SEGMENT_BYTES = 16 * 1024 * 1024
 
@@ -31,6 +34,27 @@ class Pointer(NamedTuple):
     timeline: int
     lsn: int
     written_at: float = 0.0
+
+    def lsn_on(self, alias: str) -> int:
+        """Return the position that the host `alias` must have replayed: see `seen_lsn`."""
+        return self.lsn & ~LOW_BITS if self.lsn & LOW_BITS == _mark(alias) else self.lsn
+
+
+def seen_lsn(alias: str, replayed: int, received: int | None) -> int:
+    """Return the upper bound of what a read on the replica `alias` saw, from positions asked for after it.
+
+    A standby counts a record as replayed only when it is done with it, and a commit is visible a little earlier. So while it has more to
+    replay, a read may have seen one record beyond `replayed`, and no other host will do that has not gone past this position. The host
+    itself will: it need not go past it, or everybody would leave a replica that stalls. Records begin and end at multiples of eight,
+    so the low bits of the position are free to say which host that is.
+    """
+    is_replaying = received is not None and received > replayed
+    return replayed | _mark(alias) if is_replaying else replayed
+
+
+def _mark(alias: str) -> int:
+    # The same in every process, and different for names that are counted through. Aliases that share a mark only lose the exactness above.
+    return 1 + sum(alias.encode()) % LOW_BITS
 
 
 def parse_lsn(text: str) -> int:

@@ -14,6 +14,7 @@ from .decision import Decision, Reason
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from .lsn import Pointer
     from .routing_session import ClusterSession, RoutingSession
     from .topology import Host, Topology
 
@@ -92,14 +93,18 @@ def is_still_fit(cluster: ClusterSession, topology: Topology, now: float) -> boo
     if host is None or not host.is_online or not can_be_proved(cluster, topology, now):
         return False
     pointer = cluster.bound.pointer
-    return pointer is None or cluster.reached_lsn >= pointer.lsn or host.has_probably_reached(pointer, topology.written_at(pointer), now)
+    if pointer is None or cluster.reached_lsn >= pointer.lsn_on(host.alias) or not topology.primary.is_online:
+        return True
+    return host.has_probably_reached(pointer, topology.written_at(pointer), now)
 
 
 def fit_replicas(cluster: ClusterSession, topology: Topology, now: float) -> list[Host]:
     """Return the online replicas that have probably reached the reader's pointer and have not failed this unit of work."""
     if not can_be_proved(cluster, topology, now):
         return []
-    return [host for host in topology.reached(cluster.bound.pointer, now) if host.alias not in cluster.excluded]
+    # Without a primary there is nothing to lose: whoever is online is asked, and proves it or not.
+    hosts = topology.reached(cluster.bound.pointer, now) if topology.primary.is_online else topology.online
+    return [host for host in hosts if host.alias not in cluster.excluded]
 
 
 def worth_waiting_for(cluster: ClusterSession, topology: Topology, now: float) -> Host | None:
@@ -121,10 +126,12 @@ def want_of_replica(cluster: ClusterSession, topology: Topology) -> Decision:
 
 def can_be_proved(cluster: ClusterSession, topology: Topology, now: float) -> bool:
     """Say whether any replica could prove anything to this reader: not while pinned, nor with a pointer of another timeline."""
-    if cluster.bound.pinned_until > now:
-        return False
-    pointer, timeline = cluster.bound.pointer, topology.primary.timeline
-    return pointer is None or timeline is None or pointer.timeline == timeline
+    return cluster.bound.pinned_until <= now and not is_of_other_timeline(cluster.bound.pointer, topology)
+
+
+def is_of_other_timeline(pointer: Pointer | None, topology: Topology) -> bool:
+    """Say whether `pointer` was taken on another timeline than the primary's: before a failover, or after one not seen here yet."""
+    return pointer is not None and topology.primary.timeline is not None and pointer.timeline != topology.primary.timeline
 
 
 def pick(candidates: Sequence[Host], in_flight: InFlight) -> Host:

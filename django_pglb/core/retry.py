@@ -1,12 +1,17 @@
-"""What to do when a statement on a replica fails, as one table.
+"""What to do when a statement fails, as one table.
 
-SQLSTATE and whether the connection survived decide, never the class that Django raised: connect failures carry no SQLSTATE at all,
-and 25006 is an `InternalError`. https://www.postgresql.org/docs/current/errcodes-appendix.html
+1. SQLSTATE, phase, and whether the connection survived decide, never the class that Django raised: connect failures carry no SQLSTATE
+   at all, and 25006 is an `InternalError`. https://www.postgresql.org/docs/current/errcodes-appendix.html
+2. Once rows were delivered, or inside a transaction of the caller's, nobody else has the same snapshot: every failure is the caller's.
+3. On a replica a read may always be run again elsewhere. On the primary only what it certainly has not run, and provable reads.
+4. Overload (too many connections, a pool that gives none) takes a host out as trouble does; the checker's pause before it looks again,
+   which doubles while requests go on failing there, is what cools it down.
 """
 
 from __future__ import annotations
 
 from enum import Enum, auto
+from typing import NamedTuple
 
 
 class Verdict(Enum):
@@ -14,37 +19,90 @@ class Verdict(Enum):
 
     HOST_OUT = auto()  # the host is in trouble: another one answers, and it leaves the rotation
     HOST_STAYS = auto()  # another host answers, this one is all right
-    PRIMARY = auto()  # only the primary can: the replica does not know this relation yet, or no standby can do this
+    PRIMARY = auto()  # only the primary can: the replica does not know this object yet, or no standby can do this
     WAS_WRITE = auto()  # not a read after all: the primary runs it, and it counts as a write
     RAISE = auto()  # the caller's own error
 
 
-BY_SQLSTATE = {
-    "0A000": Verdict.PRIMARY,  # feature_not_supported: an unlogged table, whose rows no standby has
-    "25006": Verdict.WAS_WRITE,  # read_only_sql_transaction
-    "40001": Verdict.HOST_STAYS,  # serialization_failure: a recovery conflict cancelled the statement
-    "40P01": Verdict.HOST_STAYS,  # deadlock_detected: the same, a buffer deadlock with recovery
-    "42P01": Verdict.PRIMARY,  # undefined_table: a migration that is not replayed yet
-    "42703": Verdict.PRIMARY,  # undefined_column: the same
-    "53300": Verdict.HOST_OUT,  # too_many_connections
-    "55000": Verdict.PRIMARY,  # object_not_in_prerequisite_state: what no server in recovery can tell
-    "57P01": Verdict.HOST_OUT,  # admin_shutdown
-    "57P02": Verdict.HOST_OUT,  # crash_shutdown
-    "57P03": Verdict.HOST_OUT,  # cannot_connect_now
-    "57P04": Verdict.HOST_OUT,  # database_dropped
-}
+class OnPrimary(Enum):
+    """What to do with a statement that failed on the primary."""
 
-# Not all of class 08 and XX: with a living connection those are the query's own (a foreign server that cannot be reached, bad input to
-# an extension). 08P01 is what PgBouncer says of every trouble with its server.
-HOST_OUT_STATES = frozenset({"08P01", "XX001", "XX002"})
+    RAISE = auto()
+    AGAIN = auto()  # it has certainly not run, or it only read: once more, on a new connection
+    AGAIN_IF_DEMOTED = auto()  # the same, if that server is a primary no more; else it is the caller's own error
 
 
-def judge(sqlstate: str | None, *, connection_lost: bool) -> Verdict:
-    """Return what to do. `connection_lost`: it could not be opened, or it broke."""
-    if sqlstate is not None:
-        verdict = BY_SQLSTATE.get(sqlstate)
-        if verdict is not None:
-            return verdict
-        if sqlstate in HOST_OUT_STATES or sqlstate.startswith("58"):
-            return Verdict.HOST_OUT
+class Phase(Enum):
+    """How far a statement had come when it failed."""
+
+    CONNECT = auto()  # no connection could be opened
+    STATEMENT = auto()  # it was sent; nothing of its answer has been delivered
+    HELD = auto()  # rows were delivered, or a transaction of the caller's is open
+
+
+class Row(NamedTuple):
+    """One row of the table: an error that a server tells in answer to a statement."""
+
+    sqlstate: str
+    exception: str  # psycopg's name for it
+    on_replica: Verdict
+    on_primary: OnPrimary = OnPrimary.RAISE
+
+
+TABLE = (
+    # A recovery conflict cancelled the statement, as serialization failure or as buffer deadlock: the host is well.
+    # https://www.postgresql.org/docs/current/hot-standby.html#HOT-STANDBY-CONFLICT
+    Row("40001", "SerializationFailure", Verdict.HOST_STAYS),
+    Row("40P01", "DeadlockDetected", Verdict.HOST_STAYS),
+    # What a pooler in front of a server says that is still starting; a direct connection is refused without an SQLSTATE.
+    Row("57P03", "CannotConnectNow", Verdict.HOST_STAYS, OnPrimary.AGAIN),
+    Row("25006", "ReadOnlySqlTransaction", Verdict.WAS_WRITE, OnPrimary.AGAIN_IF_DEMOTED),
+    # A migration that is not replayed yet: table, column, function or operator, type or collation, schema.
+    Row("42P01", "UndefinedTable", Verdict.PRIMARY),
+    Row("42703", "UndefinedColumn", Verdict.PRIMARY),
+    Row("42883", "UndefinedFunction", Verdict.PRIMARY),
+    Row("42704", "UndefinedObject", Verdict.PRIMARY),
+    Row("3F000", "InvalidSchemaName", Verdict.PRIMARY),
+    # What no server in recovery can do: an unlogged table, positions that only a primary has.
+    Row("0A000", "FeatureNotSupported", Verdict.PRIMARY),
+    Row("55000", "ObjectNotInPrerequisiteState", Verdict.PRIMARY, OnPrimary.AGAIN_IF_DEMOTED),
+    Row("53300", "TooManyConnections", Verdict.HOST_OUT),
+    Row("57P01", "AdminShutdown", Verdict.HOST_OUT),
+    Row("57P02", "CrashShutdown", Verdict.HOST_OUT),
+    Row("57P04", "DatabaseDropped", Verdict.HOST_OUT),
+    # What PgBouncer says of every trouble with its server. Not all of class 08: with a living connection that is the query's own
+    # (a foreign server that cannot be reached).
+    Row("08P01", "ProtocolViolation", Verdict.HOST_OUT),
+    # Its disk fails, or has failed.
+    Row("58000", "SystemError", Verdict.HOST_OUT),
+    Row("58030", "IoError", Verdict.HOST_OUT),
+    Row("58P01", "UndefinedFile", Verdict.HOST_OUT),
+    Row("58P02", "DuplicateFile", Verdict.HOST_OUT),
+    Row("XX001", "DataCorrupted", Verdict.HOST_OUT),
+    Row("XX002", "IndexCorrupted", Verdict.HOST_OUT),
+)
+
+BY_SQLSTATE = {row.sqlstate: row for row in TABLE}
+
+
+def judge(sqlstate: str | None, phase: Phase, *, connection_lost: bool) -> Verdict:
+    """Return what to do with a read that failed on a replica. `connection_lost`: it could not be opened, or it broke."""
+    if phase is Phase.HELD:
+        return Verdict.RAISE
+    row = BY_SQLSTATE.get(sqlstate or "")
+    if row is not None:
+        return row.on_replica
     return Verdict.HOST_OUT if connection_lost else Verdict.RAISE
+
+
+def judge_on_primary(sqlstate: str | None, phase: Phase, *, connection_lost: bool, is_read: bool) -> OnPrimary:
+    """Return what to do with a statement that failed on the primary. `is_read`: it provably is one, so running it twice does nothing.
+
+    That a connection is refused is not judged here: connecting is tried again by itself.
+    """
+    if phase is not Phase.STATEMENT:
+        return OnPrimary.RAISE
+    row = BY_SQLSTATE.get(sqlstate or "")
+    if row is not None and row.on_primary is not OnPrimary.RAISE:
+        return row.on_primary
+    return OnPrimary.AGAIN if connection_lost and is_read else OnPrimary.RAISE

@@ -103,11 +103,15 @@ class ClusterSession:
         "excluded",
         "latest",
         "loaded",
+        "must_renew",
         "must_save",
         "outcome_unknown",
         "primary",
         "proofs",
         "reached_lsn",
+        "remembered",
+        "saw_unknown",
+        "seen",
         "stays",
         "store_down",
         "waited",
@@ -131,6 +135,14 @@ class ClusterSession:
         """Something was committed, or may have been, that no saved pointer covers yet."""
         self.outcome_unknown = False
         """A commit was sent and its answer never came: it may still be running."""
+        self.must_renew = False
+        """What binds this unit of work is of another timeline than the primary's: no replica can ever prove it."""
+        self.seen: dict[int, Pointer] = {}
+        """Serial number of a connection -> the upper bound of what reads on it have seen (kept where reads must be monotonic)."""
+        self.remembered: Pointer | None = None
+        """What is known to be remembered for those whom this unit of work acts for."""
+        self.saw_unknown = False
+        """A read saw something whose position could not be asked."""
         self.chosen: str | None = None
         self.reached_lsn = -1
         """The position that `chosen` has proved to this unit of work."""
@@ -167,6 +179,38 @@ class ClusterSession:
     def note_unknown_outcome(self) -> None:
         self.note_write()
         self.outcome_unknown = True
+
+    def see(self, serial: int, pointer: Pointer | None) -> None:
+        """Note that a read on the connection numbered `serial` saw nothing beyond `pointer`; None: that is not known."""
+        if pointer is None:
+            self.saw_unknown = True
+        else:
+            self.seen[serial] = max(pointer, self.seen.get(serial, pointer))
+
+    @property
+    def seen_at_most(self) -> Pointer | None:
+        """The upper bound of all that this unit of work is known to have seen."""
+        return max(tuple(self.seen.values()), default=None)
+
+    @property
+    def must_remember(self) -> bool:
+        """Whether it saw more than is remembered, or is bound by what is worth nothing any more."""
+        if self.saw_unknown or self.must_renew:
+            return True
+        seen, remembered = self.seen_at_most, self.remembered
+        return seen is not None and (remembered is None or seen[:2] > remembered[:2])
+
+    def wanted_lsn(self, alias: str, serial: int | None) -> int | None:
+        """Return the position that the connection numbered `serial`, to the host `alias`, must prove; None if none.
+
+        What was seen on that very connection needs no proof there. What was seen on others does. A pooler's connection is no such thing:
+        `serial` None.
+        """
+        pointer = self.bound.pointer
+        for other, seen in tuple(self.seen.items()):
+            if other != serial:
+                pointer = later(pointer, seen)
+        return None if pointer is None else pointer.lsn_on(alias)
 
     def count(self, decision: Decision, statements: int = 1) -> None:
         self.decisions[decision] = self.decisions.get(decision, 0) + statements
@@ -242,6 +286,9 @@ class RoutingSession:
         for primary, ours in tuple(self.clusters.items()):
             theirs = outer.cluster(primary)
             theirs.bind(ours.bound)
+            for serial, pointer in tuple(ours.seen.items()):
+                theirs.see(serial, pointer)
+            theirs.saw_unknown = theirs.saw_unknown or ours.saw_unknown
             if ours.must_save:
                 theirs.note_write()
             theirs.outcome_unknown = theirs.outcome_unknown or ours.outcome_unknown

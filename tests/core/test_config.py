@@ -105,6 +105,9 @@ def test_several_clusters_know_their_aliases() -> None:
         ("ON_STORE_ERROR", "replica", "on_store_error", "replica"),
         ("IDENTITY", "shop.identity.from_request", "identity", "shop.identity.from_request"),
         ("PRIMARY_ATTEMPTS", 1, "primary_attempts", 1),
+        ("PRIMARY_FALLBACK_LIMIT", None, "primary_fallback_limit", None),
+        ("PRIMARY_FALLBACK_LIMIT", 20, "primary_fallback_limit", 20),
+        ("CONSISTENCY", "monotonic", "consistency", "monotonic"),
         ("PRIMARY_BACKOFF", 0, "primary_backoff", 0),
         ("DEBUG_HEADER", True, "debug_header", True),
     ],
@@ -200,7 +203,7 @@ def test_unknown_key_is_named_with_its_nearest(typed: str, message: str) -> None
     assert all(name in problem.hint for name in KEY_NAMES)
 
 
-@pytest.mark.parametrize("options", [{name: None} for name in sorted(NOT_OFFERED)] + [{"CONSISTENCY": "monotonic"}])
+@pytest.mark.parametrize("options", [{name: None} for name in sorted(NOT_OFFERED)])
 def test_what_this_version_lacks_is_refused(options: dict[str, object]) -> None:
     """A promise is never accepted and then not kept."""
     problem = problem_of(**options)
@@ -317,12 +320,14 @@ def test_none_is_no_number_of_seconds(name: str) -> None:
     ("name", "value", "check", "says"),
     [
         *[(name, value, CheckId.WRONG_TYPE, "must be True or False") for name in BOOLEANS for value in (1, 0, None, "true")],
+        ("PRIMARY_FALLBACK_LIMIT", 0, CheckId.OUT_OF_RANGE, "must be 1 to"),
+        ("PRIMARY_FALLBACK_LIMIT", "5", CheckId.WRONG_TYPE, "must be a whole number or None"),
         ("PRIMARY_ATTEMPTS", 0, CheckId.OUT_OF_RANGE, "must be 1 to"),
         ("PRIMARY_ATTEMPTS", 10**400, CheckId.OUT_OF_RANGE, "a huge number"),
         ("PRIMARY_ATTEMPTS", 2.0, CheckId.WRONG_TYPE, "must be a whole number, not 2.0"),
         ("PRIMARY_ATTEMPTS", True, CheckId.WRONG_TYPE, "not True"),
         ("CONSISTENCY", "eventul", CheckId.NOT_A_CHOICE, 'did you mean "eventual"?'),
-        ("CONSISTENCY", None, CheckId.WRONG_TYPE, 'one of "read_your_writes", "eventual", not None'),
+        ("CONSISTENCY", None, CheckId.WRONG_TYPE, 'one of "read_your_writes", "monotonic", "eventual", not None'),
         ("ON_STORE_ERROR", "Primary", CheckId.NOT_A_CHOICE, 'did you mean "primary"?'),
         ("ON_STORE_ERROR", "raise", CheckId.NOT_A_CHOICE, '"raise" is not a choice.'),
         ("REPLICA_METHODS", "GET", CheckId.METHODS_IS_A_STRING, 'is one string, "GET"'),

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from django_pglb.core.lsn import Pointer, format_lsn, later, normalise, parse_lsn
+from django_pglb.core.lsn import Pointer, format_lsn, later, normalise, parse_lsn, seen_lsn
 
 SEGMENT = 16 * 1024 * 1024
 POINTERS = st.builds(Pointer, st.integers(1, 9), st.integers(0, 2**64 - 1), st.integers(0, 10**9).map(float)) | st.none()
@@ -56,3 +56,21 @@ def test_merging_pointers_commutes_and_never_goes_back(a: Pointer | None, b: Poi
     assert later(a, a) == a
     merged = later(a, b)
     assert all(merged is not None and merged >= part for part in (a, b) if part is not None)
+
+
+def test_host_that_is_still_replaying_need_not_go_past_what_was_seen_on_it() -> None:
+    """A record that it was in the middle of may have been seen. Any other host must have gone past it, the same one is there."""
+    seen = Pointer(1, seen_lsn("replica1", 0x1000, 0x1008))
+    assert seen.lsn_on("replica1") == 0x1000
+    assert 0x1000 < seen.lsn_on("replica2") < 0x1008
+
+
+def test_host_that_has_replayed_all_it_received_was_in_the_middle_of_nothing() -> None:
+    """What was seen there is exactly what it has replayed: an idle cluster keeps nobody from any replica."""
+    for received in (None, 0x0FF8, 0x1000):
+        assert seen_lsn("replica1", 0x1000, received) == 0x1000
+
+
+def test_position_of_a_write_is_the_same_for_every_host() -> None:
+    """Records end at multiples of eight, so a position that was taken on a primary has no mark."""
+    assert {Pointer(1, 0x1000).lsn_on(alias) for alias in ("replica1", "replica2", "default")} == {0x1000}

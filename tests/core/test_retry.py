@@ -1,10 +1,28 @@
-"""Whose fault a failure is, and who answers then."""
+"""Whose fault a failure is, and who answers then. That servers really say so is tested where there are servers."""
 
 from __future__ import annotations
 
 import pytest
+from psycopg import errors
 
-from django_pglb.core.retry import Verdict, judge
+from django_pglb.core.retry import TABLE, OnPrimary, Phase, Row, Verdict, judge, judge_on_primary
+
+
+@pytest.mark.parametrize("row", TABLE, ids=lambda row: row.exception)
+def test_rows_name_their_error_as_psycopg_does(row: Row) -> None:
+    """Whoever reads the table finds the same word in a traceback."""
+    assert errors.lookup(row.sqlstate).__name__ == row.exception
+
+
+def test_no_sqlstate_has_two_rows() -> None:
+    assert len({row.sqlstate for row in TABLE}) == len(TABLE)
+
+
+@pytest.mark.parametrize("row", TABLE, ids=lambda row: row.exception)
+@pytest.mark.parametrize("lost", [False, True])
+def test_row_decides_whether_or_not_the_connection_survived(row: Row, lost: bool) -> None:
+    """A recovery conflict may end the connection and still says nothing against the host."""
+    assert judge(row.sqlstate, Phase.STATEMENT, connection_lost=lost) is row.on_replica
 
 
 @pytest.mark.parametrize(
@@ -12,21 +30,40 @@ from django_pglb.core.retry import Verdict, judge
     [
         (None, True, Verdict.HOST_OUT),
         (None, False, Verdict.RAISE),
-        ("57P01", True, Verdict.HOST_OUT),
-        ("08P01", True, Verdict.HOST_OUT),
-        ("40001", False, Verdict.HOST_STAYS),
-        ("40001", True, Verdict.HOST_STAYS),
-        ("25006", False, Verdict.WAS_WRITE),
-        ("42P01", False, Verdict.PRIMARY),
-        ("42703", False, Verdict.PRIMARY),
-        ("0A000", False, Verdict.PRIMARY),
-        ("55000", False, Verdict.PRIMARY),
         ("57014", False, Verdict.RAISE),
         ("55P03", False, Verdict.RAISE),
         ("22012", False, Verdict.RAISE),
         ("25P03", True, Verdict.HOST_OUT),
+        ("08000", False, Verdict.RAISE),
     ],
 )
-def test_failures_on_a_replica_are_judged_by_sqlstate_and_connection(sqlstate: str | None, lost: bool, expected: Verdict) -> None:
-    """Trouble of the host goes elsewhere, the caller's own errors are raised."""
-    assert judge(sqlstate, connection_lost=lost) is expected
+def test_what_has_no_row_is_the_hosts_if_the_connection_broke(sqlstate: str | None, lost: bool, expected: Verdict) -> None:
+    """And the caller's own if it did not: limits that the caller set, wrong queries, foreign servers."""
+    assert judge(sqlstate, Phase.STATEMENT, connection_lost=lost) is expected
+
+
+@pytest.mark.parametrize("sqlstate", [None, *(row.sqlstate for row in TABLE)])
+def test_nothing_leaves_its_transaction_or_half_an_answer(sqlstate: str | None) -> None:
+    """Another server has another snapshot."""
+    assert judge(sqlstate, Phase.HELD, connection_lost=True) is Verdict.RAISE
+    assert judge_on_primary(sqlstate, Phase.HELD, connection_lost=True, is_read=True) is OnPrimary.RAISE
+
+
+@pytest.mark.parametrize(
+    ("sqlstate", "lost", "is_read", "expected"),
+    [
+        (None, True, False, OnPrimary.RAISE),
+        (None, True, True, OnPrimary.AGAIN),
+        (None, False, True, OnPrimary.RAISE),
+        ("57P01", True, False, OnPrimary.RAISE),
+        ("57P01", True, True, OnPrimary.AGAIN),
+        ("57P03", False, False, OnPrimary.AGAIN),
+        ("25006", False, False, OnPrimary.AGAIN_IF_DEMOTED),
+        ("40001", False, False, OnPrimary.RAISE),
+        ("42P01", False, True, OnPrimary.RAISE),
+        ("08P01", True, False, OnPrimary.RAISE),
+    ],
+)
+def test_write_is_run_again_only_if_it_has_certainly_not_run(sqlstate: str | None, lost: bool, is_read: bool, expected: OnPrimary) -> None:
+    """A lost answer to a write is an error, never a retry; a read may be asked twice."""
+    assert judge_on_primary(sqlstate, Phase.STATEMENT, connection_lost=lost, is_read=is_read) is expected

@@ -1,0 +1,174 @@
+"""What a read carries with it: before it the proof that a replica has reached the pointer, after it the position that bounds what it saw.
+
+Both travel in the read's own message wherever they can.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import psycopg
+from django.db import DatabaseError
+from django.db.backends.utils import CursorDebugWrapper, CursorWrapper
+
+from .. import placement
+from ..context import current_scope
+from ..core.decision import Reason
+from ..core.retry import Phase, Verdict, judge
+from ..core.statements import Kind
+from .position import ON_PRIMARY, ON_REPLICA, ask, seen_on_primary, seen_on_replica, take_last
+from .proof import PROOF, NotReached, position_of, shown_position
+from .sql import enclosed
+
+if TYPE_CHECKING:
+    from ..core.decision import Decision
+    from ..core.routing_session import ClusterSession
+    from .position import Texts
+
+# query_canceled and lock_not_available: limits that the user set, whatever the state of the data.
+TIMEOUTS = frozenset({"57014", "55P03"})
+
+# Django's own cursor. The type stubs leave out its private methods, which are what must run below `execute_wrapper`s.
+Plain: Any = CursorWrapper
+
+
+class CarryingCursor(CursorDebugWrapper):
+    """Runs one statement on the connection that it is on, `db`, with what it must carry."""
+
+    cursor: Any
+    db: Any
+    _primary: str
+    _name: str | None
+    _kind: Kind
+    _decision: Decision
+
+    @property
+    def _on_replica(self) -> bool:
+        return bool(self.db.alias != self._primary)
+
+    def _cluster(self) -> ClusterSession | None:
+        routing = current_scope().routing
+        return None if routing is None else routing.cluster(self._primary)
+
+    def _execute_carrying(self, sql: Any, params: Any) -> Any:
+        """Run the statement. Raises `NotReached` if this host is short of the pointer."""
+        must_prove, must_see = self._unproved_lsn() is not None, self._must_see()
+        if not (must_prove or must_see):
+            return Plain._execute(self, sql, params)
+        if not self._can_share_message():
+            return self._execute_apart(sql, params)
+        return self._execute_together(sql, params, must_prove=must_prove, must_see=must_see)
+
+    def _can_share_message(self) -> bool:
+        return self._name is None and isinstance(self.cursor, psycopg.ClientCursor) and self.db.pglb_shares_messages
+
+    def _execute_apart(self, sql: Any, params: Any) -> Any:
+        self._prove_apart()
+        result = Plain._execute(self, sql, params)
+        self._see_apart()
+        return result
+
+    def _execute_together(self, sql: Any, params: Any, *, must_prove: bool, must_see: bool) -> Any:
+        before, after = PROOF if must_prove else "", self._question if must_see else ""
+        try:
+            Plain._execute(self, enclosed(before, sql, after), params)
+        except DatabaseError as error:
+            if not (must_prove and self._may_be_due_to_old_state(error)):
+                raise
+            return self._execute_apart(sql, params)
+        with self.db.wrap_database_errors:
+            seen = take_last(self.cursor) if must_see else None
+            if must_prove and not self._is_proved():
+                return self._execute_apart(sql, params)
+        if seen is not None:
+            self._note_seen(seen)
+        return self.cursor
+
+    # --- Proving ---
+
+    def _unproved_lsn(self) -> int | None:
+        """Return the position that this host must still prove before it may answer, if any."""
+        if not self._on_replica or self._decision.reason is Reason.STALE_ALLOWED or self.db.pglb_mirror_of is not None:
+            return None
+        cluster = self._cluster()
+        if cluster is None:
+            return None
+        replica = self.db.pglb_replica()
+        serial = None if replica is None or replica.pooled else self.db.pglb_serial
+        wanted = cluster.wanted_lsn(self.db.alias, serial)
+        if wanted is None:
+            return None
+        proved = -1 if serial is None else cluster.proofs.get(serial, -1)
+        return wanted if proved < wanted else None
+
+    def _is_proved(self) -> bool:
+        """Read the proof, and go on to the caller's own result. Says whether it proves anything; raises `NotReached` if it is short."""
+        position, read_committed = self.cursor.fetchone()
+        if not read_committed:
+            self.db.pglb_shares_messages = False
+            return False
+        self._accept(position_of(position))
+        self.cursor.nextset()
+        return True
+
+    def _may_be_due_to_old_state(self, error: DatabaseError) -> bool:
+        """Say whether a statement that failed beside its proof must be proved and run once more, to tell whose failure it is."""
+        sqlstate = getattr(error.__cause__, "sqlstate", None)
+        return (
+            not self.db.pglb_is_lost
+            and not self.db.in_atomic_block
+            and sqlstate not in TIMEOUTS
+            and judge(sqlstate, Phase.STATEMENT, connection_lost=False) is Verdict.RAISE
+        )
+
+    def _prove_apart(self) -> None:
+        """Check the position in a statement of its own, before the one that it is for. Raises `NotReached` if it is short."""
+        if self._unproved_lsn() is None:
+            return
+        with self.db.wrap_database_errors:
+            shown = shown_position(self.db.connection)
+        self._accept(shown)
+
+    def _accept(self, shown: int) -> None:
+        """Note the position that this connection has shown. Raises `NotReached` if it is short of the pointer."""
+        wanted = self._unproved_lsn()
+        if wanted is not None and shown < wanted:
+            raise NotReached
+        cluster = self._cluster()
+        if cluster is not None:
+            cluster.prove(self.db.alias, self.db.pglb_serial, shown)
+
+    # --- Seeing ---
+
+    def _must_see(self) -> bool:
+        """Say whether what this read sees must be remembered. Not where the unit of work wrote: the position after that covers it."""
+        if self._kind is Kind.WRITE or self.db.pglb_mirror_of is not None or not placement.is_monotonic(self._primary):
+            return False
+        routing = current_scope().routing
+        return routing is not None and not (routing.is_taken_to_have_written or routing.cluster(self._primary).must_save)
+
+    @property
+    def _question(self) -> str:
+        return ON_REPLICA if self._on_replica else ON_PRIMARY
+
+    def _see_apart(self) -> None:
+        """Ask for the position in a statement of its own, after the one that it is about."""
+        if not self._must_see():
+            return
+        with self.db.wrap_database_errors:
+            texts = ask(self.db.connection, ON_REPLICA if self._on_replica else ON_PRIMARY)
+        self._note_seen(texts)
+
+    def _note_seen(self, texts: Texts) -> None:
+        cluster = self._cluster()
+        if cluster is None:
+            return
+        alias = self.db.alias
+        seen = seen_on_replica(texts, alias, placement.timeline_of(alias)) if self._on_replica else seen_on_primary(texts)
+        cluster.see(self.db.pglb_serial, seen)
+
+    def _note_seen_something(self) -> None:
+        """Note that something was seen whose position cannot be asked yet."""
+        cluster = self._cluster()
+        if cluster is not None and self._must_see():
+            cluster.see(self.db.pglb_serial, None)

@@ -1,0 +1,239 @@
+"""The table of failures on real servers: each row provoked on a standby, and what may be run again on the primary."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from django.db import DatabaseError, InternalError, OperationalError, connections, transaction
+
+from django_pglb import current_decisions, routing_session, runtime
+from django_pglb.backends import mixin
+from django_pglb.core.decision import Reason
+from django_pglb.core.retry import TABLE, Row, Verdict
+from django_pglb.testing import wait_until
+
+from .fix_site import Site
+from .guestbook.models import Entry
+
+# A plain view, so that whoever reads the statement sees a read. It fails on a server in recovery, and counts nothing.
+FAILING = """
+    CREATE OR REPLACE FUNCTION fail_in_recovery(code text) RETURNS int LANGUAGE plpgsql AS $$
+    BEGIN
+        IF pg_is_in_recovery() THEN RAISE EXCEPTION 'provoked' USING ERRCODE = code; END IF;
+        RETURN 42;
+    END $$
+"""
+
+
+@pytest.fixture
+def reported(site: Site, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The hosts that are reported to the checker from now on."""
+    aliases: list[str] = []
+    monkeypatch.setattr(runtime.get_runtime().checker, "report_failure", lambda alias, why: aliases.append(alias))
+    return aliases
+
+
+def ask_primary(site: Site, statement: str) -> Any:
+    with site.cluster.primary.connect(dbname="site") as connection:
+        cursor = connection.execute(statement)
+        return cursor.fetchone() if cursor.description else None
+
+
+def create_failing_view(site: Site, sqlstate: str) -> str:
+    name = f"fails_{sqlstate.lower()}"
+    with site.cluster.primary.connect(dbname="site") as connection:
+        connection.execute(FAILING)
+        connection.execute(f"CREATE OR REPLACE VIEW {name} AS SELECT fail_in_recovery('{sqlstate}') AS answer")
+    site.cluster.wait_until_replicas_caught_up()
+    return name
+
+
+@pytest.mark.parametrize("row", TABLE, ids=lambda row: row.exception)
+def test_every_row_is_answered_as_the_table_says(site: Site, reported: list[str], row: Row) -> None:
+    """Both standbys fail with it: the primary answers in the end, and the table says who is asked and who is reported."""
+    view = create_failing_view(site, row.sqlstate)
+    since = {alias: site.log_end(alias) for alias in ("replica1", "replica2")}
+    with routing_session(), connections["replica1"].cursor() as cursor:
+        cursor.execute(f"SELECT answer FROM {view}")
+        assert cursor.fetchone() == (42,)
+        reason = Reason.WRITE if row.on_replica is Verdict.WAS_WRITE else Reason.FAILOVER
+        assert current_decisions() == (("default", reason, 1),)
+    asked = [alias for alias, end in since.items() if any(view in text for text in site.statements(alias, end))]
+    everybody = row.on_replica in {Verdict.HOST_OUT, Verdict.HOST_STAYS}
+    assert asked == (["replica1", "replica2"] if everybody else ["replica1"])
+    assert sorted(reported) == (["replica1", "replica2"] if row.on_replica is Verdict.HOST_OUT else [])
+
+
+RUNNING = "SELECT EXISTS (SELECT FROM pg_stat_activity WHERE query LIKE '%pg_sleep(3)%' AND pid <> pg_backend_pid() AND state = 'active')"
+SLOW_READ = "SELECT count(*), (SELECT pg_sleep(3)) FROM guestbook_entry"
+
+
+def test_recovery_conflict_is_answered_by_another_host(site: Site, reported: list[str]) -> None:
+    """A real one: replay cancels a running read, which the next replica answers, and the host stays."""
+    Entry.objects.bulk_create([Entry(text=str(number)) for number in range(100)])
+    site.cluster.wait_until_replicas_caught_up()
+    first, second = site.cluster.replicas
+    first.alter_system("max_standby_streaming_delay", "0")
+    second.pause_replay()
+
+    def read() -> tuple[Any, Any]:
+        try:
+            with routing_session(), connections["replica1"].cursor() as cursor:
+                cursor.execute(SLOW_READ)
+                return cursor.fetchone(), current_decisions()
+        finally:
+            connections.close_all()
+
+    with ThreadPoolExecutor(1) as pool:
+        answer = pool.submit(read)
+        wait_until(lambda: first.ask(RUNNING), timeout=30, what="the read to run on the first replica")
+        ask_primary(site, "TRUNCATE guestbook_entry")
+        assert answer.result() == ((100, ""), (("replica2", Reason.FAILOVER, 1),))
+    assert first.ask("SELECT sum(confl_lock + confl_snapshot) FROM pg_stat_database_conflicts") >= 1
+    assert reported == []
+
+
+# --- On the primary ---
+
+
+@pytest.fixture
+def pauses(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """The pauses between attempts to reach the primary, which take no time here."""
+    taken: list[float] = []
+    monkeypatch.setattr(mixin, "time", SimpleNamespace(sleep=taken.append, time=time.time))
+    return taken
+
+
+def break_connection(site: Site) -> None:
+    connections["default"].ensure_connection()
+    pid = connections["default"].connection.info.backend_pid
+    site.cluster.primary.ask("SELECT pg_terminate_backend(%s, 5000)", (pid,))
+
+
+def test_read_whose_idle_connection_died_is_asked_again_on_the_primary(site: Site) -> None:
+    """As after a restart of the primary, when every thread still holds a connection to the one before."""
+    break_connection(site)
+    assert Entry.objects.count() == 0
+
+
+def test_write_whose_connection_died_is_an_error(site: Site) -> None:
+    """It may have run. The next one is on a new connection."""
+    break_connection(site)
+    with pytest.raises(OperationalError):
+        Entry.objects.create(text="once")
+    connections["default"].close()
+    assert Entry.objects.count() == 0
+
+
+def test_read_in_a_transaction_is_never_asked_again(site: Site) -> None:
+    """What the transaction did before is gone."""
+
+    def read() -> None:
+        with transaction.atomic():
+            break_connection(site)
+            Entry.objects.count()
+
+    with pytest.raises(OperationalError):
+        read()
+
+
+@pytest.fixture
+def demoted(site: Site, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """`default` is connected to a server that is a standby by now; its address leads to the primary, as after a failover."""
+    connection: Any = connections["default"]
+    connection.close()
+    connection.settings_dict["PORT"] = site.cluster.replicas[0].port
+    # A new connection to a standby would be refused; this one was made when it was none.
+    with monkeypatch.context() as patch:
+        patch.setattr(mixin, "_is_standby", lambda connection: False)
+        connection.connect()
+    connection.settings_dict["PORT"] = site.cluster.primary.port
+    yield connection
+    connection.close()
+
+
+def test_write_on_a_demoted_primary_is_run_on_the_new_one(site: Site, demoted: Any, pauses: list[float]) -> None:
+    """The standby has certainly not run it: once, on the server that the address leads to now."""
+    with routing_session(), connections["default"].cursor() as cursor:
+        cursor.execute("INSERT INTO guestbook_author (name) VALUES ('x')")
+        assert current_decisions() == (("default", Reason.WRITE, 1),)
+    assert ask_primary(site, "SELECT count(*) FROM guestbook_author") == (1,)
+    assert len(pauses) == 1
+
+
+def test_transaction_on_a_demoted_primary_is_an_error_and_leaves_it(site: Site, demoted: Any) -> None:
+    """Plain Django's error; whoever tries again reaches the new primary."""
+    standby = site.cluster.replicas[0]
+
+    def write() -> None:
+        with transaction.atomic():
+            Entry.objects.create(text="x")
+
+    with pytest.raises(InternalError, match="read-only"):
+        write()
+    write()
+    assert connections["default"].connection.info.port == site.cluster.primary.port != standby.port
+    assert Entry.objects.count() == 1
+
+
+def test_read_only_transaction_of_the_callers_own_is_the_callers_error(site: Site, pauses: list[float]) -> None:
+    """The primary is one: nothing is tried again, and the connection stays."""
+    with routing_session(), connections["default"].cursor() as cursor:
+        cursor.execute("SET default_transaction_read_only = on")
+        connection = connections["default"].connection
+        with pytest.raises(InternalError, match="read-only"):
+            cursor.execute("INSERT INTO guestbook_author (name) VALUES ('x')")
+        assert connections["default"].connection is connection
+    connections["default"].close()
+    assert pauses == []
+
+
+def test_address_that_leads_to_a_standby_is_no_primary(site: Site, pauses: list[float]) -> None:
+    """What it said would pass for the newest state there is: an error, after the attempts that a failover may need."""
+    connection: Any = connections["default"]
+    connection.close()
+    connection.settings_dict["PORT"] = site.cluster.replicas[0].port
+    try:
+        with pytest.raises(OperationalError, match="'default' is a standby"):
+            Entry.objects.count()
+    finally:
+        connection.settings_dict["PORT"] = site.cluster.primary.port
+    assert len(pauses) == 2
+
+
+def test_primary_may_be_one_of_several_hosts(site: Site) -> None:
+    """As libpq finds it: `target_session_attrs` passes over the standbys."""
+    connection: Any = connections["default"]
+    connection.close()
+    settings_dict, (standby, _) = connection.settings_dict, site.cluster.replicas
+    before = {key: settings_dict[key] for key in ("HOST", "PORT", "OPTIONS")}
+    settings_dict.update(
+        HOST="127.0.0.1,127.0.0.1", PORT=f"{standby.port},{site.cluster.primary.port}", OPTIONS={"target_session_attrs": "read-write"}
+    )
+    try:
+        with routing_session():
+            Entry.objects.create(text="x")
+            assert current_decisions() == (("default", Reason.WRITE, 1),)
+        assert connection.connection.info.port == site.cluster.primary.port
+    finally:
+        connection.close()
+        settings_dict.update(before)
+
+
+@pytest.mark.parametrize("refusal", [DatabaseError])
+def test_unknown_database_is_an_error_at_last(site: Site, pauses: list[float], refusal: type[Exception]) -> None:
+    """Plain Django's, after the attempts."""
+    connection: Any = connections["default"]
+    connection.close()
+    connection.settings_dict["NAME"] = "nowhere"
+    try:
+        with pytest.raises(refusal, match="does not exist"):
+            Entry.objects.count()
+    finally:
+        connection.settings_dict["NAME"] = "site"
+    assert len(pauses) == 2

@@ -1,0 +1,222 @@
+"""The primary is down, every replica is down, one was promoted: what still works, and what says clearly that it does not."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+from django.db import OperationalError, connections
+from django.test import Client
+
+from django_pglb import PrimaryProtected, current_decisions, routing_session, runtime
+from django_pglb.context import current_scope
+from django_pglb.core.decision import Reason
+from django_pglb.core.topology import HostState
+from django_pglb.testing import wait_until
+
+from .fix_site import Served, Site
+from .guestbook.models import Entry
+from .test_failover import fill, stop_checking
+from .test_read_your_writes import signed_in
+
+WRITER = ("test", "writer")
+
+# --- The primary is down ---
+
+
+@pytest.fixture
+def without_primary(site: Site, user: Any) -> Iterator[tuple[Site, Client]]:
+    """The site whose primary has just died, and a browser that is signed in and has written before."""
+    browser = signed_in(user)
+    browser.post("/write/", {"text": "last"})
+    site.wait_until_seen()
+    site.cluster.primary.kill()
+    site.wait_for_states(default=HostState.OFFLINE)
+    connections.close_all()
+    yield site, browser
+    site.cluster.primary.start()
+
+
+def test_signed_in_page_keeps_rendering_without_a_primary(without_primary: tuple[Site, Client]) -> None:
+    """Session, user and page come from a replica that has reached what this user wrote."""
+    _, browser = without_primary
+    for path, expected in (("/whoami/", {"user": "ann"}), ("/newest/", {"text": "last"})):
+        response = browser.get(path)
+        assert response.json() == expected
+        assert Served(response).aliases <= {"replica1", "replica2"}
+        assert Served(response).reasons == {Reason.REPLICA}
+
+
+def test_writes_without_a_primary_fail_fast(without_primary: tuple[Site, Client]) -> None:
+    """Plain Django's error, after the attempts."""
+    _, browser = without_primary
+    with pytest.raises(OperationalError, match="refused"):
+        browser.post("/write/", {"text": "x"})
+    # It has certainly written nothing, so it binds nobody to a host that is not there.
+    response = browser.get("/newest/")
+    assert response.json() == {"text": "last"}
+    assert Served(response).reasons == {Reason.REPLICA}
+
+
+def test_reader_whom_no_replica_can_serve_gets_an_error_without_a_primary(site: Site) -> None:
+    """What cannot be answered truthfully is an error, not the past; somebody who wrote nothing is served."""
+    for replica in site.cluster.replicas:
+        replica.pause_replay()
+    with routing_session(identity=WRITER):
+        Entry.objects.create(text="new")
+    site.cluster.primary.kill()
+    try:
+        site.wait_for_states(default=HostState.OFFLINE)
+        connections.close_all()
+        with routing_session(identity=WRITER), pytest.raises(OperationalError):
+            Entry.objects.count()
+        with routing_session():
+            assert Entry.objects.count() == 0
+            assert [d.reason for d in current_decisions()] == [Reason.REPLICA]
+    finally:
+        site.cluster.primary.start()
+
+
+def test_replica_that_has_it_is_found_though_no_probe_has_seen_it_there(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A write just before the primary died: whoever is online is asked, and proves it."""
+    site.wait_until_seen()
+    stop_checking(monkeypatch)
+    with routing_session(identity=WRITER):
+        Entry.objects.create(text="new")
+    site.cluster.wait_until_replicas_caught_up()
+    site.cluster.primary.kill()
+    connections.close_all()
+    runtime.get_runtime().checker.report_failure("default", "killed by this test")
+    try:
+        with routing_session(identity=WRITER):
+            assert Entry.objects.get().text == "new"
+            assert [d.reason for d in current_decisions()] == [Reason.REPLICA]
+    finally:
+        site.cluster.primary.start()
+
+
+# --- Every replica is down ---
+
+
+@pytest.fixture
+def without_replicas(site: Site, settings: Any) -> Site:
+    """The site with a limit of one read at a time, and no replica."""
+    fill(site)
+    settings.PGLB = {"default": {**settings.PGLB["default"], "PRIMARY_FALLBACK_LIMIT": 1}}
+    site.wait_until_online()
+    for replica in site.cluster.replicas:
+        replica.kill()
+    site.wait_for_states(replica1=HostState.OFFLINE, replica2=HostState.OFFLINE)
+    return site
+
+
+RUNNING = "SELECT EXISTS (SELECT FROM pg_stat_activity WHERE query LIKE '%pg_sleep(2)%' AND pid <> pg_backend_pid() AND state = 'active')"
+
+
+def read_slowly() -> Any:
+    try:
+        with routing_session(), connections["replica1"].cursor() as cursor:
+            cursor.execute("SELECT count(*), (SELECT pg_sleep(2)) FROM guestbook_entry")
+            return cursor.fetchone(), current_decisions()
+    finally:
+        connections.close_all()
+
+
+def test_primary_is_protected_from_all_the_reads_at_once(without_replicas: Site) -> None:
+    """One read at a time; the next one is refused at once, and served when there is room again. Writes are not counted."""
+    with ThreadPoolExecutor(1) as pool:
+        slow = pool.submit(read_slowly)
+        wait_until(lambda: without_replicas.cluster.primary.ask(RUNNING), timeout=30, what="the slow read to run")
+        with routing_session(), pytest.raises(PrimaryProtected, match="PRIMARY_FALLBACK_LIMIT"):
+            Entry.objects.count()
+        Entry.objects.create(text="x")
+        assert slow.result() == ((5, ""), (("default", Reason.NO_REPLICA, 1),))
+    with routing_session():
+        assert Entry.objects.count() == 6
+        assert current_decisions() == (("default", Reason.NO_REPLICA, 1),)
+
+
+def test_limit_leaves_other_reads_of_the_primary_alone(without_replicas: Site) -> None:
+    """Whoever is there for another reason than want of a replica was there before, too."""
+    with ThreadPoolExecutor(1) as pool:
+        slow = pool.submit(read_slowly)
+        wait_until(lambda: without_replicas.cluster.primary.ask(RUNNING), timeout=30, what="the slow read to run")
+        assert Entry.objects.count() == 5
+        with routing_session():
+            Entry.objects.create(text="x")
+            assert Entry.objects.count() == 6
+        assert slow.result()[0] == (5, "")
+
+
+def test_error_that_protects_the_primary_is_an_operational_error() -> None:
+    """Code that expects what plain Django raises goes on to work."""
+    assert issubclass(PrimaryProtected, OperationalError)
+
+
+# --- A replica is promoted ---
+
+
+def test_promotion_is_noticed_by_the_first_read(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before any probe: the server says so by itself, and what it answered is thrown away."""
+    with routing_session():
+        Entry.objects.using("replica1").count()
+    stop_checking(monkeypatch)
+    promoted = site.cluster.replicas[0]
+    promoted.promote()
+    with promoted.connect(dbname="site") as connection:
+        connection.execute("INSERT INTO guestbook_entry (text, created) VALUES ('never on the primary', now())")
+    with routing_session():
+        assert Entry.objects.using("replica1").count() == 0
+        assert current_decisions() == (("replica2", Reason.FAILOVER, 1),)
+    host = runtime.get_runtime().topology("default").by_alias["replica1"]
+    assert (host.state, "promoted" in host.why) == (HostState.OFFLINE, True)
+
+
+def test_pointer_of_the_old_timeline_is_renewed_after_a_failover(site: Site, caplog: pytest.LogCaptureFixture) -> None:
+    """The first page after it is read on the new primary, and binds by its timeline; the next ones are on replicas again."""
+    with routing_session(identity=WRITER):
+        Entry.objects.create(text="survives")
+    site.wait_until_seen()
+    old, (promoted, other) = site.cluster.primary, site.cluster.replicas
+    old.kill()
+    promoted.promote()
+    other.follow(promoted)
+    connections.close_all()
+    connections["default"].settings_dict["PORT"] = promoted.port
+    runtime.reset()
+    try:
+        site.wait_for_states(default=HostState.ONLINE, replica2=HostState.ONLINE)
+        with routing_session(identity=WRITER):
+            assert Entry.objects.get().text == "survives"
+            assert current_decisions() == (("default", Reason.BEHIND, 1),)
+        other.wait_for_lsn(promoted.write_lsn)
+
+        def is_on_replica() -> bool:
+            with routing_session(identity=WRITER):
+                assert Entry.objects.get().text == "survives"
+                routing = current_scope().routing
+                assert routing is not None
+                bound = routing.cluster("default").bound.pointer
+                assert bound is not None
+                assert bound.timeline == promoted.timeline
+                return current_decisions() == (("replica2", Reason.REPLICA, 1),)
+
+        wait_until(is_on_replica, timeout=30, what="the follower to answer")
+    finally:
+        connections.close_all()
+        connections["default"].settings_dict["PORT"] = old.port
+        runtime.reset()
+        old.start()
+
+
+def test_all_replicas_down_is_said_once(without_replicas: Site, caplog: pytest.LogCaptureFixture) -> None:
+    """Each host leaves once, and a hundred reads on the primary say nothing more."""
+    caplog.set_level(logging.WARNING)
+    for _ in range(20):
+        with routing_session():
+            assert Entry.objects.count() == 5
+            assert current_decisions() == (("default", Reason.NO_REPLICA, 1),)
+    assert [record for record in caplog.records if record.name.startswith("django_pglb")] == []
