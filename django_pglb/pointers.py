@@ -121,7 +121,7 @@ def save_bounds(routing: RoutingSession, *, may_have_written: bool = False) -> l
     Nothing is saved for a cluster without replicas.
     """
     runtime = get_runtime()
-    saved = []
+    saved: list[Saved] = []
     for primary in runtime.config.clusters:
         if not runtime.needs_pointers(primary) or connection_to(primary).pglb_is_forbidden:
             continue  # what the running test case forbids was neither written nor read
