@@ -8,5 +8,5 @@ statement_routed = Signal()
 """Sent for each statement on a cluster's alias. Arguments: `primary`, `decision` (alias and reason). Keep receivers quick."""
 
 topology_changed = Signal()
-"""Sent from the checker's thread when a host changes state. Arguments: `primary`, `topology`. No host is looked at until its receivers
-have returned: keep them quick."""
+"""Sent when a host changes state, from a thread of the checker's that does nothing else but log. Arguments: `primary`, `topology`.
+A receiver that hangs holds up the next ones, and the log of what changes; it holds up no look at any host."""

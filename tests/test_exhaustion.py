@@ -27,12 +27,14 @@ def full_replica(site: Site) -> Iterator[ExitStack]:
     fill(site)
     connections["replica1"].close()
     with ExitStack() as taken:
-        try:
-            while True:
-                taken.enter_context(site.cluster.replicas[0].connect())
-        except psycopg.OperationalError as error:
-            assert "too many clients" in str(error)
+        with pytest.raises(psycopg.OperationalError, match="too many clients"):
+            fill_up(site, taken)
         yield taken
+
+
+def fill_up(site: Site, taken: ExitStack) -> None:
+    while True:
+        taken.enter_context(site.cluster.replicas[0].connect())
 
 
 def test_replica_that_is_full_is_passed_over_and_comes_back(site: Site, full_replica: ExitStack) -> None:

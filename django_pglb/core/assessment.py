@@ -16,6 +16,7 @@ from operator import attrgetter
 from typing import TYPE_CHECKING
 
 from .topology import Host, HostState, Topology
+from .weight import share
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -27,11 +28,28 @@ if TYPE_CHECKING:
 
 def assess(blank: Topology, history: ClusterHistory, max_lag_seconds: float | None) -> Topology:
     """Return the topology that `history` shows. `blank` names the cluster's hosts, as they look before anything is known."""
+    fastest = _fastest_seconds(history)
+    replicas = (_replica(host, history, max_lag_seconds) for host in blank.replicas)
     return Topology(
         primary=_primary(blank.primary, history),
-        replicas=tuple(_replica(host, history, max_lag_seconds) for host in blank.replicas),
+        replicas=tuple(_weighed(host, fastest) for host in replicas),
         samples=history.samples,
+        as_of=history.as_of,
     )
+
+
+def _fastest_seconds(history: ClusterHistory) -> float | None:
+    latencies = (host.latency_seconds for host in history.replicas.values() if host.is_reachable)
+    return min((latency for latency in latencies if latency is not None), default=None)
+
+
+def _weighed(host: Host, fastest: float | None) -> Host:
+    """Return `host` with less weight if it is much slower than the fastest."""
+    kept = share(host.latency_seconds, fastest)
+    if kept == 1 or host.latency_seconds is None or fastest is None or not host.is_online:
+        return host
+    slow = f"answers in {host.latency_seconds * 1000:.0f} ms, the fastest in {fastest * 1000:.0f} ms: weight {host.weight * kept:.2g}"
+    return replace(host, weight=host.weight * kept, why=f"{host.why}; {slow}")
 
 
 def _primary(blank: Host, history: ClusterHistory) -> Host:
@@ -81,6 +99,7 @@ def _replica(blank: Host, history: ClusterHistory, max_lag_seconds: float | None
         lag_seconds=lag_seconds,
         lag_bytes=lag_bytes_of(history, probe),
         delay_seconds=delay_seconds_of(history, probe),
+        latency_seconds=host.latency_seconds,
         timeline=probe.timeline,
         system_identifier=probe.system_identifier,
         server_version=probe.server_version,
@@ -98,10 +117,10 @@ def _replica_state(
 ) -> tuple[HostState, str]:
     if host.failure is not None:
         return HostState.OFFLINE, host.failure.why
-    if host.probe is None:
-        return HostState.UNKNOWN, "not probed yet" if host.alive_at is None else "is alive, but replay cancels every probe"
     if host.misfit is not None:
         return host.misfit.state, host.misfit.why
+    if host.probe is None:
+        return HostState.UNKNOWN, "not probed yet" if host.alive_at is None else "is alive, but replay cancels every probe"
     if not host.probe.in_recovery:
         return _promoted_state(history)
     if lag_seconds is not None and max_lag_seconds is not None and lag_seconds > max_lag_seconds:

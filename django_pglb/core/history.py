@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from .probe import Failure, NotNow, Outcome, Probe
 from .topology import HostState, Sample
+from .weight import smoothed
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -52,6 +53,8 @@ class HostHistory:
     """Whether it has replayed a sampled position since it last came back."""
     wanted_lsn: int | None = None
     """That position: the oldest that was known when it came back. Younger ones may be all that is remembered by the time it gets there."""
+    latency_seconds: float | None = None
+    """How long its answers take, smoothed."""
     ahead_lsn: int | None = None
     """Where it was when it was found ahead of the primary."""
     misfit: Misfit | None = None
@@ -59,6 +62,10 @@ class HostHistory:
     @property
     def is_reachable(self) -> bool:
         return self.probe is not None and self.failure is None
+
+    @property
+    def proved_misfit(self) -> Misfit | None:
+        return self.misfit if self.misfit is not None and self.misfit.is_proved else None
 
 
 UNSEEN = HostHistory()
@@ -75,6 +82,8 @@ class ClusterHistory:
     had_other_timeline: bool = False
     """Whether the primary was seen on another timeline than now."""
     samples: tuple[Sample, ...] = ()
+    as_of: float | None = None
+    """When the latest look ended."""
 
     @property
     def is_primary_alive(self) -> bool:
@@ -88,6 +97,21 @@ class ClusterHistory:
 def horizon_seconds(max_lag_seconds: float | None) -> float:
     """Return how far back the primary's positions must be remembered."""
     return max(MIN_HORIZON_SECONDS, HORIZON_IN_MAX_LAGS * (max_lag_seconds or 0))
+
+
+def looked_at(history: ClusterHistory, at: float, trusted_seconds: float) -> ClusterHistory:
+    """Return `history` when a look has ended at `at`.
+
+    If nobody had looked for longer than `trusted_seconds`, what was known of the hosts is forgotten, but for what was proved: a replica
+    may have been cut off all the while, and would seem to be behind only since now.
+    """
+    if history.as_of is None or at - history.as_of <= trusted_seconds:
+        return replace(history, as_of=at)
+    replicas = {
+        alias: HostHistory(latency_seconds=host.latency_seconds, ahead_lsn=host.ahead_lsn, misfit=host.proved_misfit)
+        for alias, host in history.replicas.items()
+    }
+    return replace(history, as_of=at, primary=UNSEEN, replicas=replicas, samples=())
 
 
 def record_primary(history: ClusterHistory, outcome: Outcome, horizon: float) -> ClusterHistory:
@@ -117,7 +141,8 @@ def _noted(host: HostHistory, outcome: Outcome) -> HostHistory:
         host = replace(host, has_caught_up=False, wanted_lsn=None)
     still = host.failure if host.failure is not None and host.failure.at > outcome.started_at else None
     since = None if still is None else host.failed_since
-    return replace(host, probe=outcome, earlier=host.probe, failure=still, failed_since=since, alive_at=outcome.at)
+    latency = host.latency_seconds if outcome.latency_seconds is None else smoothed(host.latency_seconds, outcome.latency_seconds)
+    return replace(host, probe=outcome, earlier=host.probe, failure=still, failed_since=since, alive_at=outcome.at, latency_seconds=latency)
 
 
 def _went_back(before: Probe | None, now: Probe) -> bool:
@@ -166,7 +191,7 @@ def _judged(history: ClusterHistory, host: HostHistory) -> HostHistory:
         wanted = oldest if host.wanted_lsn is None else min(host.wanted_lsn, oldest)
         reached = probe.lsn is not None and probe.lsn >= wanted
         host = replace(host, wanted_lsn=wanted, has_caught_up=host.has_caught_up or reached)
-    proved = host.misfit if host.misfit is not None and host.misfit.is_proved else None
+    proved = host.proved_misfit
     strictly = history.is_primary_alive or proved is not None
     found = misfit_of(leader, host, strictly=strictly, had_other_timeline=history.had_other_timeline)
     if found is not None and not found.is_proved and proved is not None:

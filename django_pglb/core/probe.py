@@ -13,6 +13,8 @@ class Probe:
     started_at: float
     at: float
     """When the answer was there: what it says was true at some moment between `started_at` and this."""
+    latency_seconds: float | None = None
+    """How long the answer took on a connection that was open."""
     in_recovery: bool
     lsn: int | None
     """The position that a standby has replayed; the normalised insert position of a server that takes writes."""

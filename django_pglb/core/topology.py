@@ -38,6 +38,7 @@ class Host:
     `sampled_at` is when it last answered a probe and `replay_lsn` where it then was (the insert position on a primary).
     `lag_seconds` is the age of the oldest sampled position of the primary that it had not replayed then.
     `delay_seconds` is the same interpolated between samples: an estimate, finer than the probe interval, used only to guess.
+    `weight` is the configured one, less while the host is much slower than its peers; `latency_seconds` is how long its answers take.
     """
 
     alias: str
@@ -52,6 +53,7 @@ class Host:
     lag_seconds: float | None = None
     lag_bytes: int | None = None
     delay_seconds: float | None = None
+    latency_seconds: float | None = None
     timeline: int | None = None
     system_identifier: int | None = None
     server_version: int | None = None
@@ -78,12 +80,18 @@ class Topology:
     replicas: tuple[Host, ...]
     samples: tuple[Sample, ...] = ()
     """Sampled positions of the primary, oldest first, both fields ascending."""
+    as_of: float | None = None
+    """When the latest look at any of the hosts ended (the checker's clock); None where nobody looks."""
     online: tuple[Host, ...] = field(init=False)
     by_alias: dict[str, Host] = field(init=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "online", tuple(host for host in self.replicas if host.is_online))
         object.__setattr__(self, "by_alias", {host.alias: host for host in (self.primary, *self.replicas)})
+
+    def is_stale(self, now: float, limit: float) -> bool:
+        """Say whether nobody has looked for `limit` seconds: the checker hangs, or the process or its machine has slept."""
+        return self.as_of is not None and now - self.as_of > limit
 
     def written_at(self, pointer: Pointer) -> float:
         """Return when `pointer` was written: as it says itself, else the first sample at or past it, else (unseen yet) the last one."""

@@ -8,14 +8,15 @@ import os
 import socket
 import threading
 import weakref
-from collections import deque
-from typing import TYPE_CHECKING, NamedTuple
+from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from ..core.assessment import assess
-from ..core.history import ClusterHistory, horizon_seconds, record_primary, record_replica
-from ..core.probe import Failure
-from ..core.topology import Host, HostState, Topology
+from ..core.history import ClusterHistory, horizon_seconds, looked_at, record_primary, record_replica
+from ..core.probe import Failure, Probe
+from ..core.topology import HostState, Topology
 from .clock import now
+from .teller import Change, Teller
 from .worker import Worker
 
 if TYPE_CHECKING:
@@ -25,29 +26,26 @@ if TYPE_CHECKING:
     from ..core.probe import Outcome
     from .loop import Resolve
     from .target import Target
+    from .teller import OnChange
 
-    OnChange = Callable[[str, Topology], None]
     OnOffline = Callable[[str], None]
 
 logger = logging.getLogger("django_pglb.health")
 
 
-class Change(NamedTuple):
-    """A host whose state is another than before."""
-
-    primary: str
-    before: Host
-    after: Host
-    topology: Topology
+# Looks are this many intervals and timeouts late before nobody believes what the last ones have told, and at least that many seconds:
+# a busy machine makes a process miss its looks for a second or two.
+TRUSTED_LOOKS = 3
+MIN_TRUSTED_SECONDS = 3.0
 
 
 class Checker:
     """What this process knows of its clusters' hosts. Safe to use from any thread.
 
     `targets` and `configs` are keyed by the primary's alias; clusters without targets are ignored. Nothing happens before
-    `ensure_running()`. `on_change(primary, topology)` is called in the checker's thread when a host's state has changed.
-    `on_offline(alias)` is called there each time that a look at a replica got no answer at all, not only the first time: a read may have
-    been sent to it just before. Let go of whoever waits for that replica, and never wait for anything.
+    `ensure_running()`. `on_change(primary, topology)` is called in a thread of its own when a host's state has changed.
+    `on_offline(alias)` is called in the checker's thread each time that a look at a replica got no answer at all, not only the first time:
+    a read may have been sent to it just before. Let go of whoever waits for that replica, and never wait for anything.
     In a forked child everything is unknown again, and its first use starts a thread of its own.
     """
 
@@ -64,11 +62,14 @@ class Checker:
         self._targets = {primary: tuple(hosts) for primary, hosts in targets.items()}
         self._configs = {primary: configs[primary] for primary in self._targets}
         self._primary_of = {target.alias: primary for primary, hosts in self._targets.items() for target in hosts}
+        self._addresses = {target.alias: target.address for hosts in self._targets.values() for target in hosts}
         self._on_change = on_change
         self._on_offline = on_offline
         self._clock = clock
         self._resolve = resolve
         self._blank = {primary: _blank_topology(primary, hosts) for primary, hosts in self._targets.items()}
+        self._trusted_seconds = {primary: _trusted_seconds(config) for primary, config in self._configs.items()}
+        self._unseen = {primary: _unseen_topology(blank, self._trusted_seconds[primary]) for primary, blank in self._blank.items()}
         self._is_closed = False
         self._start_over()
         _checkers.add(self)
@@ -79,15 +80,29 @@ class Checker:
         self._has_complained = False
         self._topologies = dict(self._blank)
         self._histories = {primary: ClusterHistory() for primary in self._blank}
-        self._changes: deque[Change] = deque()
+        self._teller = Teller(self._configs, self._addresses, self._on_change)
+        self._outdated: set[str] = set()
         # Protects the step from one history and topology to the next; readers of topologies do not take it.
         self._step = threading.Condition(threading.Lock())
 
     # --- Reading ---
 
     def topology(self, primary: str) -> Topology:
-        """Return the newest snapshot of the cluster of `primary`."""
-        return self._topologies[primary]
+        """Return the newest snapshot of the cluster of `primary`; what nobody has looked at for too long is unknown."""
+        topology = self._topologies[primary]
+        if topology.is_stale(self._clock(), self._trusted_seconds[primary]):
+            self._note_outdated(primary)
+            return self._unseen[primary]
+        return topology
+
+    def _note_outdated(self, primary: str) -> None:
+        if primary in self._outdated:
+            return
+        self._outdated.add(primary)
+        trusted = self._trusted_seconds[primary]
+        logger.error(
+            "No host of cluster %s was looked at for more than %g s: all its reads go to the primary until one is.", primary, trusted
+        )
 
     def wait_until_known(self, timeout: float) -> bool:
         """Start if need be, and wait until each cluster has a replica online, or none of which nothing is known yet.
@@ -116,6 +131,7 @@ class Checker:
         worker, self._worker = self._worker, None
         if worker is not None:
             worker.stop()
+        self._teller.stop()
 
     def close(self) -> None:
         """End the thread for good: whoever still has this checker starts no other."""
@@ -175,14 +191,17 @@ class Checker:
         worker = self._worker
         if worker is not None:
             worker.hurry(alias)
-            worker.call(self._announce)
 
     def _report(self, primary: str, alias: str, outcome: Outcome) -> None:
-        self._record(primary, alias, outcome)
+        """Called in the checker's thread when a look has ended."""
+        trusted = self._trusted_seconds[primary]
+        if isinstance(outcome, Probe) and outcome.at - outcome.started_at > trusted:
+            return  # the process slept between question and answer: nobody knows when it was true
+        self._record(primary, alias, outcome, looked_for=trusted)
+        self._teller.ensure_running()
         # Not for a primary: a write whose answer is late would be one whose outcome is unknown.
         if isinstance(outcome, Failure) and outcome.is_unreachable and alias != primary:
             self._let_go_of(alias)
-        self._announce()
 
     def _let_go_of(self, alias: str) -> None:
         if self._on_offline is None:
@@ -192,51 +211,22 @@ class Checker:
         except Exception:
             logger.exception("Connections to %s could not be severed", alias)
 
-    def _record(self, primary: str, alias: str, outcome: Outcome) -> None:
+    def _record(self, primary: str, alias: str, outcome: Outcome, *, looked_for: float | None = None) -> None:
         max_lag_seconds = self._configs[primary].max_lag_seconds
         with self._step:
             history = self._histories[primary]
+            if looked_for is not None:
+                history = looked_at(history, outcome.at, looked_for)
+                self._outdated.discard(primary)
             if alias == primary:
                 history = record_primary(history, outcome, horizon_seconds(max_lag_seconds))
             else:
                 history = record_replica(history, alias, outcome)
             before, after = self._topologies[primary], assess(self._blank[primary], history, max_lag_seconds)
             self._histories[primary], self._topologies[primary] = history, after
-            self._changes.extend(_changes(primary, before, after))
+            for change in _changes(primary, before, after):
+                self._teller.tell(change)
             self._step.notify_all()
-
-    # --- Telling ---
-
-    def _announce(self) -> None:
-        """Log and tell what has changed: in the checker's thread, so that no request waits for a log."""
-        while self._changes:
-            change = self._changes.popleft()
-            self._log(change)
-            if self._on_change is None:
-                continue
-            try:
-                self._on_change(change.primary, change.topology)
-            except Exception:
-                logger.exception("A listener to changes of the topology failed")
-
-    def _log(self, change: Change) -> None:
-        after = change.after
-        # Whoever read that it left must read that it is back. That a process has met a host for the first time is routine.
-        is_routine = {change.before.state, after.state} <= {HostState.ONLINE, HostState.UNKNOWN} and not change.before.is_online
-        logger.log(
-            logging.INFO if is_routine else logging.WARNING,
-            "%s (%s) is %s, was %s: %s; lag %s, MAX_LAG_SECONDS %s",
-            after.alias,
-            self._address(after.alias),
-            after.state,
-            change.before.state,
-            after.why,
-            "unknown" if after.lag_seconds is None else f"{after.lag_seconds:.1f} s",
-            self._configs[change.primary].max_lag_seconds,
-        )
-
-    def _address(self, alias: str) -> str:
-        return next(target.address for target in self._targets[self._primary_of[alias]] if target.alias == alias)
 
 
 def _blank_topology(primary: str, targets: Sequence[Target]) -> Topology:
@@ -244,6 +234,18 @@ def _blank_topology(primary: str, targets: Sequence[Target]) -> Topology:
     leader = hosts.pop(primary)
     blank = Topology(primary=leader, replicas=tuple(hosts.values()))
     return assess(blank, ClusterHistory(), None)
+
+
+def _unseen_topology(blank: Topology, seconds: float) -> Topology:
+    """Return what is known when nobody has looked for `seconds`."""
+    hosts = [
+        host if host.is_mirror else replace(host, why=f"was not looked at for more than {seconds:g} s") for host in blank.by_alias.values()
+    ]
+    return replace(blank, primary=hosts[0], replicas=tuple(hosts[1:]))
+
+
+def _trusted_seconds(config: ClusterConfig) -> float:
+    return max(MIN_TRUSTED_SECONDS, TRUSTED_LOOKS * (config.check_interval + config.check_timeout))
 
 
 def _changes(primary: str, before: Topology, after: Topology) -> list[Change]:

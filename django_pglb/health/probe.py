@@ -41,6 +41,7 @@ class Link:
         self._clock = clock
         self._connection: Connection | None = None
         self._may_read_control_data = True
+        self._asked_at = 0.0
         self._task: asyncio.Task[Outcome] | None = None
 
     async def probe(self, seconds: float | None = None) -> Outcome:
@@ -76,7 +77,8 @@ class Link:
     async def _look(self, started_at: float) -> Outcome:
         try:
             row = await self._ask_persistently()
-            return read(row, started_at=started_at, at=self._clock())
+            at = self._clock()
+            return read(row, started_at=started_at, at=at, latency_seconds=at - self._asked_at)
         except NOT_NOW:
             return NotNow(self._clock())
         except Exception as error:  # noqa: BLE001 - a probe reports what is wrong, whatever it is
@@ -103,19 +105,19 @@ class Link:
         try:
             if self._may_read_control_data:
                 try:
-                    return await _fetch(connection, FULL)
+                    return await self._fetch(connection, FULL)
                 except NO_CONTROL_DATA:
                     self._may_read_control_data = False
-            return await _fetch(connection, PLAIN)
+            return await self._fetch(connection, PLAIN)
         except psycopg.Error:
             if connection.closed:
                 connection.pgconn.finish()
             raise
 
-
-async def _fetch(connection: Connection, statement: str) -> Row:
-    cursor = await connection.execute(statement)
-    row = await cursor.fetchone()
-    if row is None:
-        raise psycopg.DataError("a probe's statement returned no row")
-    return Row(*row)
+    async def _fetch(self, connection: Connection, statement: str) -> Row:
+        self._asked_at = self._clock()
+        cursor = await connection.execute(statement)
+        row = await cursor.fetchone()
+        if row is None:
+            raise psycopg.DataError("a probe's statement returned no row")
+        return Row(*row)

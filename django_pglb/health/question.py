@@ -72,12 +72,13 @@ class Row(NamedTuple):
     control_timeline: int | None
 
 
-def read(row: Row, *, started_at: float, at: float) -> Probe:
+def read(row: Row, *, started_at: float, at: float, latency_seconds: float | None = None) -> Probe:
     """Return what the host said."""
     timeline, is_certain = _timeline(row)
     return Probe(
         started_at=started_at,
         at=at,
+        latency_seconds=latency_seconds,
         in_recovery=row.standby,
         lsn=_position(row),
         received_lsn=None if row.received is None else parse_lsn(row.received),

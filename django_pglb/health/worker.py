@@ -29,6 +29,9 @@ THREAD_NAME = "django-pglb-checker"
 # The workers of a site start together and are stopped together with a host: without jitter they would look in step, all at once.
 JITTER = 0.1
 
+# A host that dies fails requests of all of them at the same moment.
+HURRY_JITTER = 0.5
+
 # A host that failed a request is looked at this soon, not at once: a hundred requests may fail within a few milliseconds.
 # It doubles while requests fail again and again on a host that every look finds well.
 HURRY_SECONDS = 0.1
@@ -37,6 +40,11 @@ HURRY_SECONDS = 0.1
 FAREWELL_SECONDS = 0.5
 
 logger = logging.getLogger("django_pglb.health")
+
+
+def jittered(seconds: float, jitter: float = JITTER) -> float:
+    """Return about `seconds`: another number each time, so that what began in step does not stay so."""
+    return seconds * random.uniform(1 - jitter, 1 + jitter)
 
 
 class HostWatch:
@@ -70,7 +78,7 @@ class HostWatch:
     def look_soon(self) -> None:
         """Start a look before the next one is due."""
         if self._hurry is None:
-            self._hurry = asyncio.get_running_loop().call_later(self._hurry_seconds, self.look)
+            self._hurry = asyncio.get_running_loop().call_later(jittered(self._hurry_seconds, HURRY_JITTER), self.look)
             self._hurry_seconds *= 2
             self._was_hurried = True
 
@@ -132,10 +140,6 @@ class Worker:
         if watch is not None:
             self._call(watch.look_soon)
 
-    def call(self, callback: Callable[[], None]) -> None:
-        """Run `callback` in the thread. Any thread may call this."""
-        self._call(callback)
-
     def _call(self, callback: Callable[[], object]) -> None:
         # The loop is closed once the thread has ended.
         with contextlib.suppress(RuntimeError):
@@ -168,7 +172,7 @@ async def _watch_cluster(interval: float, watches: Sequence[HostWatch]) -> None:
     loop = asyncio.get_running_loop()
     while True:
         # Planned before the work, which may fail or take long.
-        next_at = loop.time() + interval * random.uniform(1 - JITTER, 1 + JITTER)
+        next_at = loop.time() + jittered(interval)
         for watch in watches:
             watch.look_as_planned()
         await asyncio.sleep(max(0.0, next_at - loop.time()))

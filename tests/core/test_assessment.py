@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from django_pglb.core.assessment import assess
-from django_pglb.core.history import MAX_SAMPLES, ClusterHistory, horizon_seconds, record_primary, record_replica, with_sample
+from django_pglb.core.history import MAX_SAMPLES, ClusterHistory, horizon_seconds, looked_at, record_primary, record_replica, with_sample
 from django_pglb.core.probe import Failure, NotNow, Outcome, Probe
 from django_pglb.core.topology import Host, HostState, Sample, Topology
 
@@ -265,6 +265,67 @@ def test_only_the_replica_that_is_ahead_is_used_without_primary() -> None:
     outcomes = [GONE, *[(alias, standby(at, lsn)) for at in (100, 101) for alias, lsn in (("r1", 1000), ("r2", 1001))]]
     assert [host.alias for host in told(*outcomes).online] == ["r2"]
     assert [host.alias for host in told(*outcomes, ("r2", Failure(102, "gone"))).online] == ["r1"]
+
+
+# --- Slow ---
+
+
+def test_host_that_is_much_slower_than_its_peer_loses_weight_and_not_its_place() -> None:
+    """200 ms where the other takes 1 ms, of which 21 are tolerated; the reason says so, until it is quick again."""
+    outcomes = [P1, ("r1", standby(100, 1000, latency_seconds=0.001)), ("r2", standby(100, 1000, latency_seconds=0.2))]
+    slow = told(*outcomes).by_alias["r2"]
+    assert (slow.state, slow.weight, slow.latency_seconds) == (HostState.ONLINE, pytest.approx(3 * 0.021 / 0.2), 0.2)
+    assert slow.why == "caught up; answers in 200 ms, the fastest in 1 ms: weight 0.32"
+    assert r1(told(*outcomes)).weight == 1
+    quick = told(*outcomes, *[("r2", standby(101 + second, 1000, latency_seconds=0.001)) for second in range(10)])
+    assert (quick.by_alias["r2"].weight, quick.by_alias["r2"].why) == (3, "caught up")
+
+
+def test_only_who_answers_is_a_peer() -> None:
+    """A quick host that is out makes nobody slow."""
+    outcomes = [P1, ("r1", standby(100, 1000, latency_seconds=0.001)), ("r2", standby(100, 1000, latency_seconds=0.2))]
+    assert told(*outcomes, ("r1", Failure(101, "gone"))).by_alias["r2"].weight == 3
+
+
+# --- Nobody has looked ---
+
+
+def slept(*outcomes: tuple[str, Outcome]) -> ClusterHistory:
+    """Return what is remembered when the process sleeps from 101 to 900, and what follows."""
+    history = looked_at(remembered(P1, ("r1", standby(100, 1000))), 101, 6)
+    for alias, outcome in outcomes:
+        history = recorded(looked_at(history, outcome.at, 6), alias, outcome)
+    return history
+
+
+def test_topology_tells_its_age() -> None:
+    """It is stale when nobody has looked for longer than allowed, and never where nobody looks at all."""
+    topology = assess(BLANK, slept(), 20)
+    assert topology.as_of == 101
+    assert [topology.is_stale(now, 6) for now in (101, 107, 107.1)] == [False, False, True]
+    assert not BLANK.is_stale(1000, 6)
+
+
+def test_who_has_slept_asks_everybody_again() -> None:
+    """A replica that was cut off meanwhile would seem to be behind only since now; nobody is trusted before they have shown themselves."""
+    before = [("r1", standby(900, 1000))]
+    assert assess(BLANK, slept(*before), 20).online == ()
+    assert r1(assess(BLANK, slept(("default", primary(900, 9000)), *before), 20)).state is HostState.UNKNOWN
+    assert r1(assess(BLANK, slept(("default", primary(900, 9000)), ("r1", standby(900, 9000))), 20)).state is HostState.ONLINE
+
+
+def test_short_silence_makes_nobody_unknown() -> None:
+    """Six seconds without a look are allowed here."""
+    assert r1(assess(BLANK, slept(("default", primary(107, 2000))), 20)).state is HostState.ONLINE
+
+
+def test_what_was_proved_outlives_sleep() -> None:
+    """Who had WAL that the primary never wrote still has it."""
+    history = remembered(P1, ("r1", standby(100, 1100)), ("default", primary(101, 1050)))
+    for alias, outcome in (("default", primary(900, 9000)), ("r1", standby(900, 9000))):
+        history = recorded(looked_at(history, outcome.at, 6), alias, outcome)
+    assert r1(assess(BLANK, looked_at(looked_at(history, 101, 6), 900, 6), 20)).state is HostState.DIVERGED
+    assert r1(assess(BLANK, history, 20)).state is HostState.DIVERGED
 
 
 # --- Diverged ---

@@ -6,6 +6,7 @@ import contextlib
 import logging
 import socket
 import threading
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -43,12 +44,13 @@ def config_for(targets: list[Target], **changes: Any) -> ClusterConfig:
 
 @contextlib.contextmanager
 def checking(
-    targets: list[Target], *, resolve: Any = None, on_change: Any = None, on_offline: Any = None, **changes: Any
+    targets: list[Target], *, resolve: Any = None, on_change: Any = None, on_offline: Any = None, clock: Any = None, **changes: Any
 ) -> Iterator[Checker]:
     """A checker that runs, and is stopped at the end."""
     config = config_for(targets, **changes)
-    arguments = {} if resolve is None else {"resolve": resolve}
-    checker = Checker({config.primary: targets}, {config.primary: config}, on_change=on_change, on_offline=on_offline, **arguments)
+    arguments = {"resolve": resolve, "on_change": on_change, "on_offline": on_offline, "clock": clock}
+    given = {name: argument for name, argument in arguments.items() if argument is not None}
+    checker = Checker({config.primary: targets}, {config.primary: config}, **given)
     checker.ensure_running()
     try:
         yield checker
@@ -76,6 +78,57 @@ def deaf_port() -> Iterator[int]:
     """A port that accepts connections and never says a word."""
     with socket.create_server(("127.0.0.1", 0), backlog=200) as server:
         yield server.getsockname()[1]
+
+
+class SlowPath:
+    """A way to a server on which every packet from there takes `seconds` longer. Not to be used for more than a few connections."""
+
+    def __init__(self, port: int) -> None:
+        self.seconds = 0.0
+        self._target = port
+        self._server = socket.create_server(("127.0.0.1", 0))
+        self.port: int = self._server.getsockname()[1]
+        self._sockets: list[socket.socket] = [self._server]
+        self._threads = [threading.Thread(target=self._accept)]
+        self._threads[0].start()
+
+    def close(self) -> None:
+        # Shut down, not only closed: threads wait for them.
+        for each in self._sockets:
+            with contextlib.suppress(OSError):
+                each.shutdown(socket.SHUT_RDWR)
+        for thread in self._threads:
+            thread.join()
+        for each in self._sockets:
+            each.close()
+
+    def _accept(self) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                near, _ = self._server.accept()
+                far = socket.create_connection(("127.0.0.1", self._target))
+                self._sockets += [near, far]
+                for source, sink, is_slow in ((near, far, False), (far, near, True)):
+                    thread = threading.Thread(target=self._forward, args=(source, sink, is_slow))
+                    thread.start()
+                    self._threads.append(thread)
+
+    def _forward(self, source: socket.socket, sink: socket.socket, is_slow: bool) -> None:
+        with contextlib.suppress(OSError):
+            while data := source.recv(65536):
+                time.sleep(self.seconds if is_slow else 0)
+                sink.sendall(data)
+        with contextlib.suppress(OSError):
+            sink.shutdown(socket.SHUT_WR)
+
+
+@contextlib.contextmanager
+def slow_path(port: int) -> Iterator[SlowPath]:
+    path = SlowPath(port)
+    try:
+        yield path
+    finally:
+        path.close()
 
 
 @contextlib.contextmanager

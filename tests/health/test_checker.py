@@ -327,7 +327,7 @@ def test_mirrors_are_online_and_never_probed(healed_cluster: Cluster) -> None:
 
 
 def test_listener_hears_changes_and_may_fail(healed_cluster: Cluster, caplog: pytest.LogCaptureFixture) -> None:
-    """It is called in the checker's thread with the new topology; what it raises is logged and harms nobody."""
+    """It is called in a thread of its own with the new topology; what it raises is logged and harms nobody."""
     heard: list[tuple[str, str, Topology]] = []
 
     def listen(primary: str, topology: Topology) -> None:
@@ -337,7 +337,7 @@ def test_listener_hears_changes_and_may_fail(healed_cluster: Cluster, caplog: py
     with checking(targets_of(healed_cluster), on_change=listen) as checker:
         wait_until_online(checker)
         wait_until(lambda: len(heard) >= 3, timeout=20, what="three changes")
-        assert {(thread, primary) for thread, primary, _ in heard} == {("django-pglb-checker", PRIMARY)}
+        assert {(thread, primary) for thread, primary, _ in heard} == {("django-pglb-teller", PRIMARY)}
         checker.report_failure("replica1", "a request failed")
         wait_until_online(checker)
     assert "a listener's own trouble" in caplog.text
