@@ -27,9 +27,9 @@ LONG = 60
 
 @pytest.fixture
 def quick(site: Site, settings: Any) -> Site:
-    """The site with the default timeout of the checker."""
+    """The site with a timeout of the checker that a test can wait for, and a busy machine cannot miss."""
     fill(site)
-    settings.PGLB = {"default": {**settings.PGLB["default"], "CHECK_TIMEOUT": 1}}
+    settings.PGLB = {"default": {**settings.PGLB["default"], "CHECK_TIMEOUT": 2}}
     site.wait_until_online()
     return site
 
