@@ -135,6 +135,8 @@ def _replica_state(
 def _promoted_state(history: ClusterHistory) -> tuple[HostState, str]:
     if history.primary.probe is None and history.primary.failure is None:
         return HostState.UNKNOWN, "takes writes of its own; the primary was not probed yet"
+    if history.is_primary_deposed:
+        return HostState.ONLINE, "promoted, and the primary has become a standby"
     return HostState.ONLINE, "promoted, and the primary does not answer"
 
 

@@ -1,19 +1,17 @@
 """What the probes of one cluster have told so far, as one immutable value that grows by one outcome at a time.
 
 1. Positions of different servers compare only if they share their history: system identifier, timeline, and who was there first.
-2. A replica may be ahead of a primary's sample that was taken before its own answer: that proves nothing. Ahead of a later one,
-   it has WAL that the primary never wrote.
-3. That two servers take writes is proved only if the primary answered after the other one had said so.
-4. What was proved while the primary answered stays true while it does not.
+2. What was proved while the primary answered stays true while it does not, unless it says itself that it has become a standby.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
+from .misfit import Ahead, Misfit, ahead_of, is_other_history, misfit_of
 from .probe import Failure, NotNow, Outcome, Probe
-from .topology import HostState, Sample
+from .topology import Sample
 from .weight import smoothed
 
 if TYPE_CHECKING:
@@ -25,14 +23,6 @@ HORIZON_IN_MAX_LAGS = 3
 
 # So many samples at most, however short the probe interval and long the horizon.
 MAX_SAMPLES = 1000
-
-
-class Misfit(NamedTuple):
-    """Why a replica does not belong to the primary, or cannot be seen to. Only a proved one outlives the primary's silence."""
-
-    state: HostState
-    why: str
-    is_proved: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,8 +45,8 @@ class HostHistory:
     """That position: the oldest that was known when it came back. Younger ones may be all that is remembered by the time it gets there."""
     latency_seconds: float | None = None
     """How long its answers take, smoothed."""
-    ahead_lsn: int | None = None
-    """Where it was when it was found ahead of the primary."""
+    ahead: Ahead | None = None
+    """What it has shown if it was found ahead of the primary."""
     misfit: Misfit | None = None
 
     @property
@@ -86,6 +76,11 @@ class ClusterHistory:
     """When the latest look ended."""
 
     @property
+    def is_primary_deposed(self) -> bool:
+        """Whether the primary was alive and says now that it is a standby: somebody else may have taken its place."""
+        return self.leader is not None and self.primary.probe is not None and self.primary.probe.in_recovery
+
+    @property
     def is_primary_alive(self) -> bool:
         return self.leader is not None and self.primary.probe is self.leader and self.primary.failure is None
 
@@ -108,7 +103,7 @@ def looked_at(history: ClusterHistory, at: float, trusted_seconds: float) -> Clu
     if history.as_of is None or at - history.as_of <= trusted_seconds:
         return replace(history, as_of=at)
     replicas = {
-        alias: HostHistory(latency_seconds=host.latency_seconds, ahead_lsn=host.ahead_lsn, misfit=host.proved_misfit)
+        alias: HostHistory(latency_seconds=host.latency_seconds, ahead=host.ahead, misfit=host.proved_misfit)
         for alias, host in history.replicas.items()
     }
     return replace(history, as_of=at, primary=UNSEEN, replicas=replicas, samples=())
@@ -139,6 +134,9 @@ def _noted(host: HostHistory, outcome: Outcome) -> HostHistory:
     if _went_back(host.probe, outcome):
         # It was restarted after a crash, or is another server: what it had shown is worth nothing.
         host = replace(host, has_caught_up=False, wanted_lsn=None)
+    if host.probe is not None and outcome.in_recovery and not host.probe.in_recovery:
+        # It took writes and was made a standby: nothing that was proved before is true of what it has now.
+        host = replace(host, misfit=None)
     still = host.failure if host.failure is not None and host.failure.at > outcome.started_at else None
     since = None if still is None else host.failed_since
     latency = host.latency_seconds if outcome.latency_seconds is None else smoothed(host.latency_seconds, outcome.latency_seconds)
@@ -153,17 +151,13 @@ def _followed(history: ClusterHistory, leader: Probe, horizon: float) -> Cluster
     """Return `history` after the primary has shown itself as `leader`."""
     before = history.leader
     history = replace(history, leader=leader)
-    if before is not None and _is_other_history(before, leader):
+    if before is not None and is_other_history(before, leader):
         # What was known of the replicas was known about another primary.
-        replicas = {alias: replace(host, has_caught_up=False, wanted_lsn=None, ahead_lsn=None) for alias, host in history.replicas.items()}
+        replicas = {alias: replace(host, has_caught_up=False, wanted_lsn=None, ahead=None) for alias, host in history.replicas.items()}
         history = replace(history, samples=(), replicas=replicas, had_other_timeline=True)
     if leader.lsn is None:
         return history
     return replace(history, samples=with_sample(history.samples, Sample(leader.at, leader.lsn), horizon))
-
-
-def _is_other_history(one: Probe, other: Probe) -> bool:
-    return (one.system_identifier, one.timeline) != (other.system_identifier, other.timeline)
 
 
 def with_sample(samples: tuple[Sample, ...], new: Sample, horizon: float) -> tuple[Sample, ...]:
@@ -185,79 +179,15 @@ def _judged(history: ClusterHistory, host: HostHistory) -> HostHistory:
     leader, probe = history.leader, host.probe
     if leader is None or probe is None:
         return host
-    host = replace(host, ahead_lsn=_ahead_lsn(leader, host))
+    host = replace(host, ahead=ahead_of(leader, host))
     if host.failure is None and history.samples:
         oldest = history.samples[0].lsn
         wanted = oldest if host.wanted_lsn is None else min(host.wanted_lsn, oldest)
         reached = probe.lsn is not None and probe.lsn >= wanted
         host = replace(host, wanted_lsn=wanted, has_caught_up=host.has_caught_up or reached)
-    proved = host.proved_misfit
+    proved = None if history.is_primary_deposed else host.proved_misfit
     strictly = history.is_primary_alive or proved is not None
     found = misfit_of(leader, host, strictly=strictly, had_other_timeline=history.had_other_timeline)
     if found is not None and not found.is_proved and proved is not None:
         found = proved
     return replace(host, misfit=found)
-
-
-def _ahead_lsn(leader: Probe, host: HostHistory) -> int | None:
-    """Return the position at which the replica has been ahead of its primary, until it has shown that it follows again."""
-    probe, earlier = host.probe, host.earlier
-    if probe is None or probe.lsn is None:
-        return host.ahead_lsn
-    if _is_ahead(leader, probe):
-        return probe.lsn
-    was_ahead_at = host.ahead_lsn
-    if earlier is not None and _is_ahead(leader, earlier):
-        was_ahead_at = earlier.lsn
-    if was_ahead_at is None:
-        return None
-    was_rebuilt = probe.lsn < was_ahead_at
-    # A primary does not stream to a standby that is ahead of it.
-    follows = probe.is_timeline_certain and probe.has_receiver and probe.timeline == leader.timeline
-    return None if was_rebuilt or follows else was_ahead_at
-
-
-def _is_ahead(leader: Probe, probe: Probe) -> bool:
-    comparable = probe.in_recovery and probe.lsn is not None and leader.lsn is not None and probe.at <= leader.started_at
-    return comparable and (probe.lsn or 0) > (leader.lsn or 0)
-
-
-def misfit_of(leader: Probe, host: HostHistory, *, strictly: bool, had_other_timeline: bool) -> Misfit | None:
-    """Return why the replica is none of `leader`'s, or None.
-
-    Unless `strictly`, the primary is gone: a replica may then have been promoted, or follow one that was.
-    """
-    probe = host.probe
-    if probe is None:
-        return None
-    proved = probe.at <= leader.started_at
-    if None not in (probe.system_identifier, leader.system_identifier) and probe.system_identifier != leader.system_identifier:
-        why = f"belongs to another cluster: system identifier {probe.system_identifier}, the primary's is {leader.system_identifier}"
-        return Misfit(HostState.DIVERGED, why, is_proved=True)
-    if not probe.in_recovery:
-        return _misfit_of_promoted(leader, host) if strictly else None
-    if host.ahead_lsn is not None and strictly:
-        return Misfit(HostState.DIVERGED, "is ahead of the primary: it has WAL that the primary never wrote", is_proved=True)
-    misfit = _misfit_of_timeline(leader, probe, had_other_timeline=had_other_timeline)
-    if misfit is None or (not strictly and (probe.timeline or 0) > (leader.timeline or 0)):
-        return None
-    return misfit._replace(is_proved=proved and misfit.state is HostState.DIVERGED)
-
-
-def _misfit_of_promoted(leader: Probe, host: HostHistory) -> Misfit:
-    probes = [probe for probe in (host.probe, host.earlier) if probe is not None and not probe.in_recovery]
-    if any(probe.at <= leader.started_at for probe in probes):
-        return Misfit(HostState.DIVERGED, "takes writes of its own while the primary answers", is_proved=True)
-    return Misfit(HostState.UNKNOWN, "takes writes of its own; whether the primary still does is not known yet")
-
-
-def _misfit_of_timeline(leader: Probe, probe: Probe, *, had_other_timeline: bool) -> Misfit | None:
-    if leader.timeline is None or probe.timeline == leader.timeline:
-        return None
-    if probe.timeline is None:
-        why = f"its timeline cannot be seen, and the primary has changed to {leader.timeline}; grant pg_monitor to the probing role"
-        return Misfit(HostState.UNKNOWN, why) if had_other_timeline else None
-    why = f"is on timeline {probe.timeline}, the primary on {leader.timeline}"
-    if probe.is_timeline_certain or probe.timeline > leader.timeline:
-        return Misfit(HostState.DIVERGED, why)
-    return Misfit(HostState.UNKNOWN, f"{why}, by its control data, which may be minutes old; grant pg_monitor to the probing role")

@@ -364,10 +364,114 @@ def test_diverged_stays_diverged_while_the_primary_is_silent() -> None:
     )
 
 
-def test_rebuilt_replica_is_welcome_again() -> None:
-    """A position before the one that it should not have had shows that it was made anew."""
-    outcomes = [("r1", standby(100.2, 1100)), ("default", primary(101, 1050)), ("r1", standby(102, 1050))]
-    assert r1(told(P1, ("r1", standby(100, 1000)), *outcomes)).state is HostState.ONLINE
+AHEAD = [("r1", standby(100.2, 1100, server_started_seconds=1)), ("default", primary(101, 1050)), ("default", primary(102, 9000))]
+BEFORE_OVERTAKING = AHEAD[:2]
+
+
+def again(lsn: int, **changes: Any) -> list[tuple[str, Outcome]]:
+    """Return the answer of the replica after its next start."""
+    return [("r1", standby(110, lsn, **{"server_started_seconds": 2, **changes}))]
+
+
+@pytest.mark.parametrize(
+    ("outcomes", "is_out"),
+    [
+        pytest.param([*BEFORE_OVERTAKING, *again(1050)], False, id="made anew: it lacks what it had"),
+        pytest.param([*AHEAD, *again(9000)], False, id="made anew, from a primary that has moved on"),
+        pytest.param([*AHEAD, *again(1100)], True, id="restarted, and waits for a primary that will not send"),
+        pytest.param([*AHEAD, *again(1000, has_receiver=False)], True, id="restarted, and replays its own files"),
+        pytest.param([*AHEAD, *again(9000, has_receiver=False)], True, id="restarted, and may have had more in its files"),
+        pytest.param([*AHEAD, *again(1050, server_started_seconds=1)], True, id="its backends crashed, and it went back a little"),
+        pytest.param([*AHEAD, *again(9000, server_started_seconds=1)], True, id="not restarted"),
+        pytest.param([*AHEAD, *again(9000, timeline=None)], False, id="made anew, and its timeline cannot be seen"),
+    ],
+)
+def test_only_a_replica_that_was_made_anew_is_no_longer_diverged(outcomes: list[tuple[str, Outcome]], is_out: bool) -> None:
+    """Without pg_monitor: a new start, and then what it could not have shown with the WAL that it should not have had."""
+    assert diverged(*outcomes) == is_out
+    if not is_out:
+        assert r1(told(P1, ("r1", standby(100, 1000)), *outcomes)).state is HostState.ONLINE
+
+
+def test_more_that_was_received_while_ahead_is_no_proof_after_a_restart() -> None:
+    """Not until it is beyond all that it had in its files."""
+    more = ("r1", standby(103, 1200, received_lsn=1300, server_started_seconds=1))
+    assert diverged(*AHEAD, more, *again(1250))
+    assert diverged(*AHEAD, more, *again(1300))
+    assert not diverged(*AHEAD, more, *again(1301))
+
+
+def test_left_behind_on_the_old_timeline_is_never_used() -> None:
+    """Neither before nor when the new timeline's position overtakes it, restarted or not, whatever of its timeline can be seen."""
+    left = standby(100.5, 1100, server_started_seconds=1)
+    for changes in ({}, {"timeline": None}, {"is_timeline_certain": True}):
+        for started in (1, 2):
+            history = remembered(P1, ("r1", standby(100, 1000)), ("r1", left), ("default", primary(101, 1050, timeline=2)))
+            for at, lsn in ((102, 1060), (103, 1100), (104, 1101), (105, 9000)):
+                history = recorded(history, "r1", standby(at, 1100, server_started_seconds=started, **changes))
+                assert not assess(BLANK, history, 20).online
+                history = recorded(history, "default", primary(at + 0.5, lsn, timeline=2))
+                assert not assess(BLANK, history, 20).online
+
+
+def test_rebuilt_on_the_new_timeline_is_welcome() -> None:
+    """Its control data says so, whatever its position."""
+    left = ("r1", standby(100.5, 1100, server_started_seconds=1))
+    failover = [left, ("default", primary(101, 1050, timeline=2)), ("default", primary(102, 9000, timeline=2))]
+    assert diverged(*failover)
+    for lsn in (1100, 9000):
+        rebuilt = ("r1", standby(110, lsn, server_started_seconds=2, timeline=2, has_receiver=False))
+        assert not diverged(*failover, rebuilt)
+
+
+def test_promoted_that_was_made_a_standby_is_judged_anew() -> None:
+    """Its control data may be minutes old, which is all that is known of it now."""
+    fought = [("r1", standby(101, 1100, in_recovery=False, timeline=2)), ("default", primary(102, 1050))]
+    host = r1(told(P1, ("r1", standby(100, 1000)), *fought, ("default", primary(103, 2000, timeline=3)), ("r1", standby(104, 2000))))
+    assert (host.state, "by its control data" in host.why) == (HostState.UNKNOWN, True)
+
+
+def test_who_was_ahead_of_another_primary_may_follow_this_one() -> None:
+    """The new one has what the old one had lost."""
+    new = ("default", primary(103, 2000, timeline=2))
+    was_ahead = ("r1", standby(104, 2000, timeline=2, server_started_seconds=1))
+    assert r1(told(P1, ("r1", standby(100, 1000)), *BEFORE_OVERTAKING, new, was_ahead)).state is HostState.ONLINE
+
+
+def test_two_aliases_of_the_promoted_server() -> None:
+    """The primary's alias has followed it: nothing is wrong with it, but it is no replica; and as such it can come back."""
+    running = {"in_recovery": False, "timeline": 2, "server_started_seconds": 5}
+    followed = [
+        ("r1", standby(101, 1100, **running)),
+        ("default", primary(102, 1050)),
+        ("default", primary(103, 1200, timeline=2, server_started_seconds=5)),
+    ]
+    for more in ([], [("r1", standby(103.5, 1200, **running))]):
+        host = r1(told(P1, ("r1", standby(100, 1000)), *followed, *more))
+        assert (host.state, host.why, host.is_promoted) == (HostState.OFFLINE, "is the primary itself, and no replica of it", True)
+    rebuilt = ("r1", standby(110, 1200, timeline=2, server_started_seconds=9))
+    assert r1(told(P1, ("r1", standby(100, 1000)), *followed, rebuilt)).state is HostState.ONLINE
+
+
+def test_promoted_is_online_once_the_old_primary_is_a_standby() -> None:
+    """Also if it was proved to have taken writes beside it, and then nobody else is diverged for following it either."""
+    promoted = standby(101, 1100, in_recovery=False, timeline=2)
+    fought = [P1, ("r1", standby(100, 1000)), ("r2", standby(100, 1000)), ("r1", promoted), ("default", primary(102, 1050))]
+    assert r1(told(*fought)).state is HostState.DIVERGED
+    over = [("default", Failure(103, "gone")), ("r1", promoted), ("default", standby(110, 1100, timeline=2))]
+    host = r1(told(*fought, *over, ("r1", standby(111, 1200, in_recovery=False, timeline=2))))
+    assert (host.state, host.why) == (HostState.ONLINE, "promoted, and the primary has become a standby")
+    follower = standby(111, 1200, timeline=2, is_timeline_certain=True)
+    assert told(*fought, *over, ("r2", follower)).by_alias["r2"].state is HostState.ONLINE
+
+
+def test_grant_of_control_data_is_no_change_of_the_primary() -> None:
+    """What could not be seen before has not changed."""
+    unseen = primary(100, 1000, system_identifier=None)
+    topology = told(
+        ("default", unseen), ("r1", standby(100, 1000)), ("default", primary(101, 1100)), ("r1", standby(101, 1000, timeline=None))
+    )
+    assert ([sample.lsn for sample in topology.samples], r1(topology).state) == ([1000, 1100], HostState.ONLINE)
 
 
 def test_streaming_on_the_primarys_timeline_ends_divergence() -> None:

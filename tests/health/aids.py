@@ -74,19 +74,19 @@ def wait_until_online(checker: Checker) -> None:
 
 
 @contextlib.contextmanager
-def deaf_port() -> Iterator[int]:
+def deaf_port(host: str = "127.0.0.1", port: int = 0) -> Iterator[int]:
     """A port that accepts connections and never says a word."""
-    with socket.create_server(("127.0.0.1", 0), backlog=200) as server:
+    with socket.create_server((host, port), backlog=200) as server:
         yield server.getsockname()[1]
 
 
 class SlowPath:
     """A way to a server on which every packet from there takes `seconds` longer. Not to be used for more than a few connections."""
 
-    def __init__(self, port: int) -> None:
+    def __init__(self, port: int, own_port: int) -> None:
         self.seconds = 0.0
         self._target = port
-        self._server = socket.create_server(("127.0.0.1", 0))
+        self._server = socket.create_server(("127.0.0.1", own_port))
         self.port: int = self._server.getsockname()[1]
         self._sockets: list[socket.socket] = [self._server]
         self._threads = [threading.Thread(target=self._accept)]
@@ -123,8 +123,8 @@ class SlowPath:
 
 
 @contextlib.contextmanager
-def slow_path(port: int) -> Iterator[SlowPath]:
-    path = SlowPath(port)
+def slow_path(port: int, *, own_port: int = 0) -> Iterator[SlowPath]:
+    path = SlowPath(port, own_port)
     try:
         yield path
     finally:
