@@ -11,9 +11,10 @@ from psycopg.conninfo import make_conninfo
 from psycopg.rows import TupleRow
 
 from ..core.probe import Failure, NotNow, Outcome
+from .addresses import beginning_with
 from .deadline import ended_in_time, is_readable, sever
 from .question import FULL, PLAIN, Row, read
-from .trouble import describe, is_unreachable
+from .trouble import describe, is_cancelled_by_replay, is_unreachable
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -24,6 +25,9 @@ if TYPE_CHECKING:
 
 # Replay cancels even a trivial statement after a pause with a backlog, and a server that is being promoted changes its mind in between.
 NOT_NOW = (errors.SerializationFailure, errors.DeadlockDetected, errors.ObjectNotInPrerequisiteState)
+
+# So much of a probe's time may pass until names that do not resolve are left for the end.
+LOOKUP_SHARE = 0.25
 
 # How a server says that control data is not for this role, or that it has none.
 NO_CONTROL_DATA = (errors.InsufficientPrivilege, errors.UndefinedFunction, errors.FeatureNotSupported)
@@ -42,6 +46,7 @@ class Link:
         self._connection: Connection | None = None
         self._may_read_control_data = True
         self._asked_at = 0.0
+        self._turn = 0
         self._task: asyncio.Task[Outcome] | None = None
 
     async def probe(self, seconds: float | None = None) -> Outcome:
@@ -51,6 +56,8 @@ class Link:
         task = self._task = asyncio.create_task(self._look(started_at))
         if await ended_in_time(task, seconds, self._has_answer) and not task.cancelled():
             return task.result()
+        if self._connection is None:
+            self._turn += 1
         self.sever()
         return Failure(self._clock(), f"no answer within {self._timeout:g} s", is_unreachable=True)
 
@@ -81,8 +88,11 @@ class Link:
             return read(row, started_at=started_at, at=at, latency_seconds=at - self._asked_at)
         except NOT_NOW:
             return NotNow(self._clock())
+        except psycopg.OperationalError as error:
+            cancelled = is_cancelled_by_replay(error)
+            return NotNow(self._clock()) if cancelled else Failure(self._clock(), describe(error), is_unreachable(error))
         except Exception as error:  # noqa: BLE001 - a probe reports what is wrong, whatever it is
-            return Failure(self._clock(), describe(error), is_unreachable(error))
+            return Failure(self._clock(), describe(error))
 
     async def _ask_persistently(self) -> Row:
         """Ask, and ask once more on a new connection if the one from before has broken: servers and firewalls end idle ones."""
@@ -96,8 +106,10 @@ class Link:
 
     async def _connect(self) -> Connection:
         self._connection = None
-        conninfo = make_conninfo(**self.target.probe_params(self._timeout))
-        connection = await psycopg.AsyncConnection.connect(conninfo, autocommit=True, prepare_threshold=None)
+        params = self.target.probe_params(self._timeout)
+        if self._turn:
+            params = await beginning_with(self._turn, params, self._timeout * LOOKUP_SHARE)
+        connection = await psycopg.AsyncConnection.connect(make_conninfo(**params), autocommit=True, prepare_threshold=None)
         self._connection, self._may_read_control_data = connection, True
         return connection
 

@@ -48,6 +48,11 @@ def is_unreachable(error: Exception) -> bool:
     return isinstance(error, psycopg.OperationalError) and not error.sqlstate and _said(error) in UNREACHABLE
 
 
+def is_cancelled_by_replay(error: psycopg.Error) -> bool:
+    """Say whether `error` is a connection attempt that replay has cancelled: that comes without an SQLSTATE."""
+    return not error.sqlstate and "conflict with recovery" in str(error)
+
+
 def describe(error: Exception) -> str:
     """Return what happened, without anything that a setting may have put into the error."""
     name = type(error).__name__
