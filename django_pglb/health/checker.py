@@ -90,10 +90,15 @@ class Checker:
     def topology(self, primary: str) -> Topology:
         """Return the newest snapshot of the cluster of `primary`; what nobody has looked at for too long is unknown."""
         topology = self._topologies[primary]
-        if topology.is_stale(self._clock(), self._trusted_seconds[primary]):
+        # Every read comes by here: `is_stale()` written out.
+        as_of = topology.as_of
+        if as_of is not None and self._clock() - as_of > self._trusted_seconds[primary]:
             self._note_outdated(primary)
             return self._unseen[primary]
         return topology
+
+    def _is_stale(self, primary: str, topology: Topology) -> bool:
+        return topology.is_stale(self._clock(), self._trusted_seconds[primary])
 
     def _note_outdated(self, primary: str) -> None:
         if primary in self._outdated:
@@ -115,8 +120,9 @@ class Checker:
 
     def _is_known(self) -> bool:
         return all(
-            topology.online or all(host.state is not HostState.UNKNOWN for host in topology.replicas)
-            for topology in self._topologies.values()
+            not self._is_stale(primary, topology)
+            and (topology.online or all(host.state is not HostState.UNKNOWN for host in topology.replicas))
+            for primary, topology in self._topologies.items()
         )
 
     # --- Running ---

@@ -52,6 +52,18 @@ def test_hosts_are_unknown_while_the_checker_hangs(healed_cluster: Cluster, capl
     assert caplog.text.count("No host of cluster primary was looked at for more than 3.3 s") == 1
 
 
+def test_waiting_until_hosts_are_known_does_not_settle_for_what_was_seen_long_ago(healed_cluster: Cluster) -> None:
+    """A checker that was stopped, and is needed again later, looks first."""
+    jumps = 0.0
+    with checking(targets_of(healed_cluster), clock=lambda: now() + jumps) as checker:
+        wait_until_online(checker)
+        checker.stop()
+        jumps += 1000
+        assert checker.topology(PRIMARY).online == ()
+        assert checker.wait_until_known(30)
+        assert checker.topology(PRIMARY).online != ()
+
+
 def test_slow_listener_and_slow_log_hold_up_no_look(healed_cluster: Cluster, caplog: pytest.LogCaptureFixture) -> None:
     """They have a thread of their own, and are told in order when they come round."""
     watch_log(caplog)
