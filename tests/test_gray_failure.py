@@ -18,7 +18,9 @@ from .fix_site import Site
 from .guestbook.models import Entry
 from .test_failover import fill, stop_checking
 
-RUNNING = "SELECT EXISTS (SELECT FROM pg_stat_activity WHERE query LIKE '%pg_sleep(2)%' AND pid <> pg_backend_pid() AND state = 'active')"
+RUNNING = (
+    "SELECT EXISTS (SELECT FROM pg_stat_activity WHERE query LIKE '%pg_sleep(2)%' AND pid <> pg_backend_pid() AND wait_event = 'PgSleep')"
+)
 SLOW = "SELECT count(*), (SELECT pg_sleep(2)) FROM guestbook_entry"
 
 # Hanging for ever is what must not happen, and what plain Django does; how soon a read is answered is measured elsewhere.

@@ -69,7 +69,9 @@ def test_every_row_is_answered_as_the_table_says(site: Site, reported: list[str]
     assert sorted(reported) == (["replica1", "replica2"] if row.on_replica is Verdict.HOST_OUT else [])
 
 
-RUNNING = "SELECT EXISTS (SELECT FROM pg_stat_activity WHERE query LIKE '%pg_sleep(3)%' AND pid <> pg_backend_pid() AND state = 'active')"
+RUNNING = (
+    "SELECT EXISTS (SELECT FROM pg_stat_activity WHERE query LIKE '%pg_sleep(3)%' AND pid <> pg_backend_pid() AND wait_event = 'PgSleep')"
+)
 SLOW_READ = "SELECT count(*), (SELECT pg_sleep(3)) FROM guestbook_entry"
 
 

@@ -113,7 +113,9 @@ def without_replicas(site: Site, settings: Any) -> Site:
     return site
 
 
-RUNNING = "SELECT EXISTS (SELECT FROM pg_stat_activity WHERE query LIKE '%pg_sleep(2)%' AND pid <> pg_backend_pid() AND state = 'active')"
+RUNNING = (
+    "SELECT EXISTS (SELECT FROM pg_stat_activity WHERE query LIKE '%pg_sleep(2)%' AND pid <> pg_backend_pid() AND wait_event = 'PgSleep')"
+)
 
 
 def read_slowly() -> Any:
