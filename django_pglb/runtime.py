@@ -13,8 +13,6 @@ import time
 from collections import defaultdict, deque
 from typing import TYPE_CHECKING
 
-from django.utils.module_loading import import_string
-
 from . import signals
 from .conf import get_config, refuse
 from .core.problem import CheckId
@@ -25,13 +23,13 @@ from .health.checker import Checker
 from .health.clock import now
 from .health.conversations import Conversations
 from .references import broken_references
-from .stores import Store, StoreError
+from .stores import StoreError, open_store
 from .targets import cluster_targets
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from .core.config import ClusterConfig, Config
+    from .core.config import Config
 
 store_log = logging.getLogger("django_pglb.store")
 
@@ -47,8 +45,8 @@ class Runtime:
             for primary, cluster in config.clusters.items()
             if cluster.primary_fallback_limit is not None
         }
-        self._stores = {primary: _make_store(cluster) for primary, cluster in config.clusters.items()}
-        self._store_down: set[str] = set()
+        self._stores = {primary: open_store(cluster) for primary, cluster in config.clusters.items()}
+        self._store_trouble: dict[str, type[StoreError]] = {}
         self._has_looked = False
         targets = {primary: cluster_targets(cluster) for primary, cluster in config.clusters.items()}
         self.mirrored = {
@@ -115,7 +113,7 @@ class Runtime:
         except StoreError as error:
             self._note_store(primary, error)
             return False
-        self._note_store(primary, None)
+        # Nothing to note: a store that takes saves again is not believed at once.
         return True
 
     def is_monotonic(self, primary: str) -> bool:
@@ -126,14 +124,32 @@ class Runtime:
         """Say whether each browser is bound by its cookie alone."""
         return self._stores[primary].binds_by_cookie
 
+    def vouch(self, primary: str) -> None:
+        """Declare that the store of this cluster has lost nothing: use it where you have just set up a new one. Raises `StoreError`.
+
+        Does nothing while everything is switched off.
+        """
+        if self.config.enabled:
+            self._stores[primary].vouch(primary)
+
     def _note_store(self, primary: str, error: StoreError | None) -> None:
         # One line per change of state, not one per request.
-        if error is None and primary in self._store_down:
-            self._store_down.discard(primary)
-            store_log.warning("The pointer store of cluster %s answers again.", primary)
-        elif error is not None and primary not in self._store_down:
-            self._store_down.add(primary)
+        trouble = None if error is None else type(error)
+        if trouble is self._store_trouble.get(primary):
+            return
+        if trouble is None:
+            if self._store_trouble.pop(primary, None) is None:
+                return  # another thread has said so
+            store_log.warning("The pointer store of cluster %s is well again.", primary)
+        else:
+            self._store_trouble[primary] = trouble
             store_log.error("%s; ON_STORE_ERROR of cluster %s applies.", error, primary)
+
+    def close(self) -> None:
+        """End every thread and let go of the stores."""
+        self.checker.close()
+        for store in self._stores.values():
+            store.close()
 
     def _mirror_topology(self, primary: str) -> Topology:
         # Test mirrors are the primary itself. Django forbids aliases that a test case has not asked for, and so must we.
@@ -178,7 +194,7 @@ def reset(**_: object) -> None:
     with _runtime_lock:
         runtime, _runtime = _runtime, None
     if runtime is not None:
-        runtime.checker.close()
+        runtime.close()
 
 
 def _after_fork() -> None:
@@ -193,11 +209,6 @@ os.register_at_fork(after_in_child=_after_fork)
 def primary_of(alias: str) -> str | None:
     """Return the primary of the cluster that `alias` belongs to; None if it belongs to none."""
     return get_runtime().config.primary_of.get(alias)
-
-
-def _make_store(cluster: ClusterConfig) -> Store:
-    store_class: type[Store] = import_string(cluster.store.backend)
-    return store_class(pointer_seconds=cluster.pointer_seconds, **cluster.store.options)
 
 
 def _let_go_of(alias: str) -> None:

@@ -25,6 +25,8 @@ LOOPBACK = "127.0.0.1"
 USUAL_PORT = 8000
 START_SECONDS = 60.0
 STOP_SECONDS = 15.0
+# Redis is new as well: without this its users would be on the primary for the first STICKY_SECONDS.
+VOUCH = "from django_pglb.runtime import get_runtime; get_runtime().vouch('default')"
 
 
 class SiteFailed(Exception):
@@ -49,6 +51,7 @@ class LocalSite:
             self.cluster.create_database("guestbook", owner="guestbook")
             self._environment = {**os.environ, **self.variables()}
             self._run_django("migrate", "--verbosity", "0")
+            self._run_django("shell", "--no-imports", "--command", VOUCH)
             self.cluster.wait_until_replicas_caught_up()
             control = stack.enter_context(ControlServer(self.cluster))
             self._environment["GUESTBOOK_CONTROL"] = control.path

@@ -45,6 +45,16 @@ class Site:
         self.cluster = cluster
         self.redis = redis.Redis.from_url(cluster.redis.url)
 
+    def forget_pointers(self) -> None:
+        """Empty the store as if nobody had ever written: it has lost nothing."""
+        self.redis.flushall()
+        runtime.get_runtime().vouch("default")
+
+    def pointer_keys(self) -> list[str]:
+        """Return the keys of what is remembered of somebody, without those that the store keeps for itself."""
+        keys = [key.decode() for key in self.redis.scan_iter()]
+        return [key for key in keys if not key.startswith("pglb:1:{")]
+
     def host(self, alias: str) -> PostgresHost:
         return next(host for host in self.cluster.hosts if host.name == ALIASES[alias])
 
@@ -117,7 +127,7 @@ def site(migrated_site: Site) -> Iterator[Site]:
     _forget_everything(site)
     call_command("flush", interactive=False, verbosity=0)
     site.wait_until_online()
-    site.redis.flushall()
+    site.forget_pointers()
     yield site
     _forget_everything(site)
 

@@ -29,7 +29,14 @@ DATABASES = {
 }
 # The timeout is for tests that freeze a host to say: on a busy machine a healthy one may take a second to answer.
 PGLB = {"default": {"REPLICAS": ["replica1", "replica2"], "CHECK_INTERVAL": 0.2, "CHECK_TIMEOUT": 10}}
-CACHES = {"default": {"BACKEND": "django_redis.cache.RedisCache", "LOCATION": "redis://127.0.0.1:1/0"}}
+# The same holds for Redis: tests of our own timeouts take these away.
+CACHES = {
+    "default": {
+        "BACKEND": "django_redis.cache.RedisCache",
+        "LOCATION": "redis://127.0.0.1:1/0",
+        "OPTIONS": {"SOCKET_CONNECT_TIMEOUT": 10, "SOCKET_TIMEOUT": 10},
+    }
+}
 
 PGLB["default"]["DEBUG_HEADER"] = True
 

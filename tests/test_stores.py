@@ -21,9 +21,10 @@ from django_pglb import current_decisions, export_pointer, routing_session
 from django_pglb.core.decision import Reason
 from django_pglb.core.lsn import Pointer
 from django_pglb.core.routing_session import UNBOUND, Bound
-from django_pglb.stores import CacheStore, StoreError
+from django_pglb.stores import CacheStore, MemoryLost, StoreError
 from django_pglb.stores.base import VALUE_LENGTH, decode, encode, store_key
 from django_pglb.stores.carried import sign, unsign
+from django_pglb.stores.redis import RedisPointers
 from django_pglb.testing import wait_until
 
 from .fix_site import Served, Site
@@ -40,8 +41,9 @@ def at(lsn: int, *, pinned_until: float = 0.0, timeline: int = 1) -> Bound:
 
 
 @pytest.fixture
-def store(site: Site) -> CacheStore:
-    return CacheStore(pointer_seconds=3600)
+def store(site: Site) -> Iterator[CacheStore]:
+    with contextlib.closing(CacheStore(pointer_seconds=3600)) as store:
+        yield store
 
 
 @given(BOUNDS)
@@ -127,7 +129,7 @@ def test_concurrent_saves_keep_the_greatest(store: CacheStore) -> None:
 def test_every_save_renews_the_life_of_the_pointer(site: Site, store: CacheStore) -> None:
     """Also one that is not greater."""
     CacheStore(pointer_seconds=10).save("default", [ANN], at(5))
-    (key,) = site.redis.keys()
+    (key,) = site.pointer_keys()
     assert int(site.redis.pttl(key)) <= 10_000
     store.save("default", [ANN], at(4))
     assert int(site.redis.pttl(key)) > 3_500_000
@@ -164,7 +166,7 @@ def test_former_secret_keys_are_looked_up(store: CacheStore, settings: Any) -> N
 def test_garbage_in_the_store_is_a_store_error(site: Site, store: CacheStore) -> None:
     """It is not believed, and not silently taken for "no pointer"."""
     store.save("default", [ANN], at(7))
-    (key,) = site.redis.keys()
+    (key,) = site.pointer_keys()
     site.redis.set(key, "FFFFFFFF/FFFFFFFF")
     with pytest.raises(StoreError):
         store.load("default", [ANN])
@@ -197,7 +199,7 @@ def test_cookie_store_needs_no_server(site: Site, settings: Any) -> None:
     browser.post("/write/", {"text": "mine"})
     response = browser.get("/newest/")
     assert (response.json(), Served(response).reasons) == ({"text": "mine"}, {Reason.BEHIND})
-    assert site.redis.keys() == []
+    assert site.pointer_keys() == []
 
 
 def test_exported_pointer_binds_another_unit_of_work(site: Site) -> None:
@@ -273,20 +275,13 @@ def test_redis_cluster_works(redis_cluster: str) -> None:
         store = CacheStore(pointer_seconds=60)
         store.save("default", identities, at(9))
         store.save("default", identities[:1], at(8))
+        with pytest.raises(MemoryLost):
+            store.load("default", identities)
+        store.vouch("default")
         assert store.load("default", identities) == at(9)
+        assert (report := store.look("default")) is not None
+        assert (report.state, report.why, report.advice) == ("online", "", ())
+        assert isinstance(store._pointers, RedisPointers)
+        # How a store that was down is asked whether it answers.
+        assert store._pointers._offer(()) == ()
         caches.close_all()
-
-
-def test_save_that_was_not_acknowledged_is_offered_again(site: Site, store: CacheStore) -> None:
-    """Redis was down when the pointer was saved; once it answers, whatever is asked next brings the pointer along."""
-    site.cluster.redis.kill()
-    caches.close_all()
-    with pytest.raises(StoreError):
-        store.save("default", [ANN], at(7))
-    with pytest.raises(StoreError):
-        store.save("default", [ANN], at(9))
-    site.cluster.redis.start()
-    caches.close_all()
-    store.load("default", [("user", "other")])
-    assert CacheStore(pointer_seconds=60).load("default", [ANN]) == at(9)
-    assert store._owed == {}

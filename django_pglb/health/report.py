@@ -28,6 +28,8 @@ FORMAT_VERSION = 1
 # As monitoring plugins use them: OK, WARNING, CRITICAL. 3, UNKNOWN, is for whoever could not make a report.
 ALL_WELL, SOME_UNUSABLE, NONE_USABLE, COULD_NOT_TELL = 0, 1, 2, 3
 
+STORE_ONLINE, STORE_OFFLINE = "online", "offline"
+
 FEEDBACK = "hot_standby_feedback is off: replay may cancel long reads here (SQLSTATE 40001)."
 PAUSED = "Replay is paused: resume it with SELECT pg_wal_replay_resume()."
 NO_RECEIVER = "No WAL receiver runs: this host is not connected to the primary."
@@ -64,15 +66,33 @@ class HostReport:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class StoreReport:
+    """Where a cluster's pointers live."""
+
+    name: str
+    state: str
+    why: str = ""
+    advice: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class ClusterReport:
-    """One cluster: its primary first, then its replicas."""
+    """One cluster: its primary first, then its replicas. `store` is None where the store is nothing that could fail."""
 
     primary: str
     max_lag_seconds: float | None
     hosts: tuple[HostReport, ...]
+    store: StoreReport | None = None
 
     @property
     def status(self) -> int:
+        """The exit status that this cluster alone would give."""
+        # Without its store every identified user reads from the primary.
+        has_store = self.store is None or self.store.state != STORE_OFFLINE
+        return max(self._hosts_status, ALL_WELL if has_store else SOME_UNUSABLE)
+
+    @property
+    def _hosts_status(self) -> int:
         primary, *replicas = self.hosts
         usable = sum(replica.is_usable for replica in replicas)
         if not primary.is_usable or (replicas and not usable):

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from .base import Store, StoreError
+from .base import MemoryLost, Store, StoreError
 from .cache import CacheStore
 from .cookie import CookieStore
+from .opening import look_at_store, open_store
 
-__all__ = ["CacheStore", "CookieStore", "Store", "StoreError"]
+__all__ = ["CacheStore", "CookieStore", "MemoryLost", "Store", "StoreError", "look_at_store", "open_store"]

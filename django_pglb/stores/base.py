@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from ..core.routing_session import Identity
+    from ..health.report import StoreReport
 
 # Fixed width, so that text order is numeric order and a Lua script needs no numbers (they are doubles there):
 # timeline (8 hexadecimal digits), position (16), when it was written and until when the reader is pinned (13 decimal digits of
@@ -23,7 +24,11 @@ _VALUE = re.compile(r"([0-9A-F]{8})([0-9A-F]{16})([0-9]{13})([0-9]{13})")
 
 
 class StoreError(Exception):
-    """The store could not be read or written. Carries the client library's error as its cause."""
+    """The store could not be read or written. Carries the client library's error as its cause, if this call asked it."""
+
+
+class MemoryLost(StoreError):
+    """The store answers, and has lost what it was given, or is new: that it knows nothing of somebody means nothing."""
 
 
 class Store(ABC):
@@ -35,6 +40,9 @@ class Store(ABC):
     binds_by_cookie = False
     """The client carries its own pointer in the signed cookie, whatever `COOKIE` says."""
 
+    sticky_seconds = 30.0
+    """The cluster's `STICKY_SECONDS`, set before the first use."""
+
     def __init__(self, *, pointer_seconds: float) -> None:
         self.pointer_seconds = pointer_seconds
 
@@ -45,6 +53,19 @@ class Store(ABC):
     @abstractmethod
     def save(self, primary: str, identities: Sequence[Identity], bound: Bound) -> None:
         """Bind every identity by `bound` as well, never moving a pointer back, in one round trip. Raises `StoreError`."""
+
+    def vouch(self, primary: str) -> None:  # noqa: B027 - most have nothing to do
+        """Declare that the store has lost nothing, as whoever has just set it up can tell. Raises `StoreError`.
+
+        A store that tells by itself whether it has lost its memory would take a new one for one that has. Others ignore this.
+        """
+
+    def look(self, primary: str) -> StoreReport | None:
+        """Return how the store is, for those who operate it; None where there is nothing to look at. Changes nothing, and never raises."""
+        return None
+
+    def close(self) -> None:  # noqa: B027 - the same
+        """Let go of connections and threads. The store is not used after that."""
 
 
 def encode(bound: Bound) -> str:

@@ -15,16 +15,19 @@ def username(number: int) -> str:
 
 
 def prepare() -> None:
-    """Create the tables, and `USERS` users with a register each."""
+    """Declare that the new Redis has lost nothing, and create the tables, and `USERS` users with a register each."""
     from django.contrib.auth.hashers import make_password
     from django.contrib.auth.models import User
     from django.core.management import call_command
+
+    from django_pglb.runtime import get_runtime
 
     from .models import Register
 
     call_command("migrate", verbosity=0)
     users = User.objects.bulk_create(User(username=username(number), password=make_password(PASSWORD)) for number in range(USERS))
     Register.objects.bulk_create(Register(user=user) for user in users)
+    get_runtime().vouch("default")
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 from tests.settings import *  # noqa: F403 - the same site, elsewhere
-from tests.settings import DATABASES, INSTALLED_APPS, MIDDLEWARE, PGLB
+from tests.settings import CACHES, DATABASES, INSTALLED_APPS, MIDDLEWARE, PGLB
 
 INSTALLED_APPS += ["tests.served"]
 MIDDLEWARE.insert(1, "tests.served.tell.tell")
@@ -14,7 +14,7 @@ WSGI_APPLICATION = "tests.served.wsgi.application"
 
 for _alias, _variable in {"default": "SERVED_PRIMARY", "replica1": "SERVED_REPLICA1", "replica2": "SERVED_REPLICA2"}.items():
     DATABASES[_alias].update(PORT=int(os.environ[_variable]), CONN_MAX_AGE=60)
-CACHES = {"default": {"BACKEND": "django_redis.cache.RedisCache", "LOCATION": os.environ["SERVED_REDIS"]}}
+CACHES["default"]["LOCATION"] = os.environ["SERVED_REDIS"]
 
 # The interval that sites have: with a shorter one a topology would be fresher than in life.
 del PGLB["default"]["CHECK_INTERVAL"]

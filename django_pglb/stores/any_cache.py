@@ -1,0 +1,55 @@
+"""Pointers in a cache that is not on django-redis: neither atomic nor shared, for a developer's machine only."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from django.core.cache import caches
+
+from .base import StoreError, decode, encode
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from .debts import Save
+    from .memory import Memory
+
+
+class AnyCachePointers:
+    """Reads and writes through Django's cache `alias`. Such a cache lives with its process, so nothing is owed to it or lost by it."""
+
+    def __init__(self, alias: str) -> None:
+        self._alias = alias
+
+    def load(self, memory: Memory, keys: Sequence[str]) -> list[str | None]:
+        """Return what is there. Raises `StoreError`."""
+        try:
+            return list(caches[self._alias].get_many(keys).values())
+        except Exception as error:
+            raise self._silent(error) from error
+
+    def save(self, memory: Memory, saves: Sequence[Save]) -> None:
+        """Merge each of `saves` into what is there. Raises `StoreError`."""
+        try:
+            for save in saves:
+                self._save(save)
+        except Exception as error:
+            raise self._silent(error) from error
+
+    def vouch(self, memory: Memory) -> None:
+        """Do nothing."""
+
+    def look(self, memory: Memory) -> None:
+        """Find nothing to report."""
+
+    def close(self) -> None:
+        """Leave the cache to Django."""
+
+    def _save(self, save: Save) -> None:
+        cache = caches[self._alias]
+        old = cache.get(save.key)
+        new = decode(save.value) if old is None else decode(old).merged(decode(save.value))
+        cache.set(save.key, encode(new), save.milliseconds / 1000)
+
+    def _silent(self, error: Exception) -> StoreError:
+        return StoreError(f"the pointer store (cache {self._alias!r}) does not answer: {type(error).__name__}")

@@ -1,0 +1,107 @@
+"""A Redis client of our own, made from the site's entry in `CACHES`: short timeouts, no retries, and connections of its own.
+
+The site's own cache keeps its settings. In a forked child redis-py opens new connections by itself.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from django.conf import settings
+from django.core.cache import caches
+from django.utils.module_loading import import_string
+from django_redis.pool import ConnectionFactory, SentinelConnectionFactory
+from redis.backoff import NoBackoff
+from redis.retry import Retry
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+# A request waits so long for a store that has frozen, once; a Redis in the same network answers within a hundredth of it.
+TIMEOUT_SECONDS = 0.15
+TIMEOUTS = {"SOCKET_TIMEOUT": "socket_timeout", "SOCKET_CONNECT_TIMEOUT": "socket_connect_timeout"}
+
+
+class _OwnPools:
+    """django-redis keeps one pool per address for the whole process: the site's, with the site's timeouts."""
+
+    def __init__(self, options: dict[str, Any]) -> None:
+        self._own_pools: dict[str, Any] = {}
+        super().__init__(options)  # type: ignore[call-arg]  # the factory's
+
+    def get_or_create_connection_pool(self, params: dict[str, Any]) -> Any:
+        # Two threads that come first at once make two, and both get the same one.
+        url = params["url"]
+        return self._own_pools.get(url) or self._own_pools.setdefault(url, self.get_connection_pool(params))  # type: ignore[attr-defined]
+
+
+class PrivateFactory(_OwnPools, ConnectionFactory):  # type: ignore[misc]  # not typed
+    """Makes connections to one Redis."""
+
+
+class PrivateSentinelFactory(_OwnPools, SentinelConnectionFactory):  # type: ignore[misc]  # not typed
+    """Makes connections to whichever Redis the sentinels name."""
+
+
+# Any other factory of a site makes clients that we know nothing of, as for Redis Cluster: those are taken as they are.
+_PRIVATE = {
+    "django_redis.pool.ConnectionFactory": f"{__name__}.PrivateFactory",
+    "django_redis.pool.SentinelConnectionFactory": f"{__name__}.PrivateSentinelFactory",
+}
+
+
+class StoreClient:
+    """Gives Redis clients for the cache `alias`. Safe to use from any thread. Opens no connection before it is asked something."""
+
+    def __init__(self, alias: str) -> None:
+        self._alias = alias
+        self._private = _private_client(alias)
+
+    def __call__(self) -> Any:
+        """Return a Redis client that may write; whatever it raises is the client library's."""
+        client = self._private or caches[self._alias].client  # type: ignore[attr-defined]
+        return client.get_client(write=True)
+
+    def drop_idle_connections(self) -> None:
+        """Let the next command look the address up again: a server that was demoted answers, and refuses every write."""
+        if self._private is not None:
+            self().connection_pool.disconnect(inuse_connections=False)
+
+    def close(self) -> None:
+        """Close every connection of ours."""
+        if self._private is not None:
+            self._private.do_close_clients()
+
+
+def open_client(alias: str) -> StoreClient | None:
+    """Return a client for the cache `alias`; None if that is not on django-redis."""
+    return StoreClient(alias) if hasattr(getattr(caches[alias], "client", None), "get_client") else None
+
+
+def _private_client(alias: str) -> Any:
+    """Return a client of django-redis for nobody but us; None where it would not be."""
+    entry: dict[str, Any] = dict(settings.CACHES[alias])
+    options: dict[str, Any] = dict(entry.get("OPTIONS") or {})
+    default = getattr(settings, "DJANGO_REDIS_CONNECTION_FACTORY", "django_redis.pool.ConnectionFactory")
+    factory = _PRIVATE.get(options.get("CONNECTION_FACTORY") or default)
+    if factory is None:
+        return None
+    backend: Callable[[str, dict[str, Any]], Any] = import_string(entry.pop("BACKEND"))
+    return backend(entry.pop("LOCATION", ""), {**entry, "OPTIONS": {**_own_options(options), "CONNECTION_FACTORY": factory}}).client
+
+
+def _own_options(options: dict[str, Any]) -> dict[str, Any]:
+    """Return a cache's options with our timeouts where the site has set none, and without retries."""
+    ours = {keyword: TIMEOUT_SECONDS for option, keyword in TIMEOUTS.items() if not options.get(option)}
+    # The client library's retries multiply the time that a dead server costs; ours come from a thread that nobody waits for.
+    once = {"retry": Retry(NoBackoff(), 0)}
+    pool = {**ours, **_without_retries(options.get("CONNECTION_POOL_KWARGS")), **once}
+    changed = {**options, "CONNECTION_POOL_KWARGS": pool}
+    if "SENTINELS" in options:
+        timeouts = {keyword: options.get(option) or pool[keyword] for option, keyword in TIMEOUTS.items()}
+        changed["SENTINEL_KWARGS"] = {**timeouts, **_without_retries(options.get("SENTINEL_KWARGS")), **once}
+    return changed
+
+
+def _without_retries(arguments: dict[str, Any] | None) -> dict[str, Any]:
+    return {name: value for name, value in (arguments or {}).items() if not name.startswith("retry")}

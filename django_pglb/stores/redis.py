@@ -1,0 +1,124 @@
+"""Pointers in Redis: one message for a load or a save, and nobody waits for a server that does not answer."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from ..health.report import STORE_OFFLINE, STORE_ONLINE, StoreReport
+from .base import MemoryLost, StoreError
+from .debts import Loss
+from .eviction import eviction_advice
+from .memory import PROBE, WELL
+from .recovery import Condition, Recovery
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from .client import StoreClient
+    from .debts import Debt, Save
+    from .memory import Command, Memory
+
+IS_NEW = "is new or has lost its memory: it is not believed until STICKY_SECONDS after the first request that noticed"
+
+
+class RedisPointers:
+    """What `CacheStore` keeps in the Redis of the cache `name`. Safe to use from any thread.
+
+    EVAL instead of EVALSHA and single keys instead of MGET, because those are what Redis Cluster accepts in a pipeline.
+    """
+
+    def __init__(self, client: StoreClient, name: str) -> None:
+        self._client = client
+        self._name = name
+        self.recovery = Recovery(self._offer, name=name)
+
+    def load(self, memory: Memory, keys: Sequence[str]) -> list[str | None]:
+        """Return what is stored under `keys`, in one round trip while nothing is wrong. Raises `StoreError`."""
+        if self.recovery.refuses_loads():
+            raise self._refused()
+        try:
+            # The memory last: what is lost after a pointer was read does not matter.
+            *values, answer = self._execute([*(("GET", key) for key in keys), memory.ask])
+            if answer != WELL:
+                (answer,) = self._execute([memory.settle])
+        except Exception as error:
+            raise self._failed(memory, error) from error
+        if answer != WELL:
+            raise MemoryLost(f"the pointer store (cache {self._name!r}) {IS_NEW}")
+        return values
+
+    def save(self, memory: Memory, saves: Sequence[Save]) -> None:
+        """Have all of `saves` acknowledged, in one round trip, or owe them. Raises `StoreError`."""
+        if self.recovery.refuses_saves(saves, _loss(memory)):
+            raise self._refused()
+        try:
+            self._execute(save.command for save in saves)
+        except Exception as error:
+            raise self._failed(memory, error, saves) from error
+
+    def vouch(self, memory: Memory) -> None:
+        """Declare that nothing was lost. Raises `StoreError`."""
+        try:
+            self._execute([memory.vouch])
+        except Exception as error:
+            raise self._silent(error) from error
+
+    def look(self, memory: Memory) -> StoreReport:
+        """Return how the server is."""
+        name = f"cache {self._name!r}"
+        try:
+            (answer,) = self._execute([memory.ask])
+            advice = eviction_advice(self._client().info("memory"))
+        except Exception as error:  # noqa: BLE001 - whatever the client library raises
+            return StoreReport(name=name, state=STORE_OFFLINE, why=f"does not answer: {type(error).__name__}")
+        return StoreReport(name=name, state=STORE_ONLINE, why="" if answer == WELL else IS_NEW, advice=advice)
+
+    def close(self) -> None:
+        """End the thread and close the connections."""
+        self.recovery.stop()
+        self._client.close()
+        self.recovery.join()
+
+    def _offer(self, debts: Sequence[Debt]) -> Sequence[Debt]:
+        """Offer what is owed to the store, or ask whether it answers. In the recovery's thread."""
+        try:
+            self._execute([debt.command for debt in debts] or [PROBE])
+        except Exception:
+            self._client.drop_idle_connections()
+            raise
+        return debts
+
+    def _execute(self, commands: Iterable[Command]) -> list[Any]:
+        """Return the answers to `commands`, which are sent in one message. Raises the first error among them."""
+        pipeline = self._client().pipeline(transaction=False)
+        for command in commands:
+            # Not pipeline.eval(): redis-py blocks that name on a cluster, where the command itself works.
+            pipeline.execute_command(*command)
+        return [_text(answer) for answer in pipeline.execute(raise_on_error=False)]
+
+    def _failed(self, memory: Memory, error: Exception, saves: Sequence[Save] = ()) -> StoreError:
+        # Any client error means the same to a reader: the store cannot tell. The cause says which.
+        self.recovery.fail(error, saves, _loss(memory))
+        return self._silent(error)
+
+    def _silent(self, error: Exception) -> StoreError:
+        return StoreError(f"the pointer store (cache {self._name!r}) does not answer: {type(error).__name__}")
+
+    def _refused(self) -> StoreError:
+        why = "has just come back" if self.recovery.condition is Condition.RECOVERING else "did not answer a moment ago"
+        return StoreError(f"the pointer store (cache {self._name!r}) {why}")
+
+
+def _loss(memory: Memory) -> Loss:
+    return Loss(memory.key, memory.lose)
+
+
+def _text(answer: Any) -> Any:
+    """Return an answer as text if it is one; raise it if it is an error of the store. A key of a wrong type is that key's own trouble."""
+    if isinstance(answer, bytes):
+        return answer.decode("ascii", "replace")
+    if not isinstance(answer, Exception):
+        return answer
+    if str(answer).startswith("WRONGTYPE"):
+        return "a value of another type"
+    raise answer
