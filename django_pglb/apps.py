@@ -16,4 +16,6 @@ class DjangoPglbConfig(AppConfig):
 
         # Under a tag of its own, and not under `database`: they open no connection, so they run with every `check`.
         register(checks.check, checks.TAG)
+        # This one asks the store: only where somebody means to look at the running site.
+        register(checks.check_stores, checks.TAG, deploy=True)
         receivers.connect()

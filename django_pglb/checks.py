@@ -1,4 +1,7 @@
-"""System checks: everything around the package that a project can get wrong, found before it runs. They open no connection."""
+"""System checks: everything around the package that a project can get wrong, found before it runs.
+
+They open no connection, but for the one of `--deploy` that asks the stores.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +16,7 @@ from .core.problem import CheckId, Problem, setting_path, shown
 from .middleware import LoadBalancingMiddleware
 from .references import broken_references, is_or_extends
 from .routers import ReplicaRouter
+from .stores import look_at_store
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -50,6 +54,21 @@ def find_problems() -> Iterator[Problem]:
     if config.clusters:
         yield from _middleware_problems()
         yield from _router_problems()
+
+
+def check_stores(app_configs: Sequence[AppConfig] | None = None, **_: Any) -> list[checks.CheckMessage]:
+    """Return what is wrong with the running stores. Only for `check --deploy`, since it asks them; who does not answer is not judged."""
+    return [_message(problem) for problem in find_store_problems()]
+
+
+def find_store_problems() -> Iterator[Problem]:
+    """Ask each cluster's store how it is set up."""
+    config, _ = conf.read()
+    for cluster in config.clusters.values():
+        report = look_at_store(cluster) if cluster.replicas else None
+        if report is not None:
+            path = setting_path("PGLB", cluster.primary, "STORE")
+            yield from (Problem(CheckId.STORE_EVICTS, f"{path}: {report.name}: {sentence}") for sentence in report.advice)
 
 
 def _message(problem: Problem) -> checks.CheckMessage:

@@ -10,11 +10,13 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
+import redis
 
 from django_pglb.testing import Cluster, wait_until
 
@@ -68,6 +70,9 @@ def configured(healed_cluster: Cluster, tmp_path: Path) -> Cluster:
 def configure(cluster: Cluster, folder: Path, **others: Any) -> None:
     aliases = dict(zip(("default", "replica1", "replica2"), cluster.hosts, strict=True))
     databases = {alias: host.settings(PASSWORD=SECRET) for alias, host in aliases.items()}
+    timeouts = {"SOCKET_TIMEOUT": 10, "SOCKET_CONNECT_TIMEOUT": 10}
+    cache = {"BACKEND": "django_redis.cache.RedisCache", "LOCATION": cluster.redis.url, "OPTIONS": timeouts}
+    others = {"CACHES": {"default": cache}, **others}
     write_settings(folder, databases, **{"PGLB": {"default": {"REPLICAS": ["replica1", "replica2"], "CHECK_TIMEOUT": 10}}, **others})
 
 
@@ -90,6 +95,62 @@ def test_exit_statuses_tell_how_bad_it_is(configured: Cluster, run: Run) -> None
     assert run().returncode == 1
     configured.replicas[1].stop("immediate")
     assert run().returncode == 2
+
+
+@contextmanager
+def redis_setting(cluster: Cluster, **settings: str) -> Iterator[None]:
+    """Change settings of the running Redis."""
+    with redis.Redis.from_url(cluster.redis.url) as client:
+        before = {name: client.config_get(name.replace("_", "-")) for name in settings}
+        for name, value in settings.items():
+            client.config_set(name.replace("_", "-"), value)
+        yield
+        for values in before.values():
+            for name, value in values.items():
+                client.config_set(name, value)
+
+
+def test_store_that_does_not_answer_is_a_warning(configured: Cluster, run: Run) -> None:
+    """Status 1: the site runs, and its users are on the primary. A dead primary is still worse."""
+    configured.redis.kill()
+    done = run()
+    assert (done.returncode, done.stderr) == (1, "")
+    assert "Store: cache 'default', offline, does not answer: ConnectionError" in done.stdout
+    configured.primary.stop("immediate")
+    done = run("--format", "json")
+    assert done.returncode == 2
+    store = json.loads(done.stdout)["clusters"][0]["store"]
+    assert store == {"name": "cache 'default'", "state": "offline", "why": "does not answer: ConnectionError", "advice": []}
+
+
+def test_store_that_evicts_gets_advice(configured: Cluster, run: Run) -> None:
+    """Whatever the policy, if Redis may ever be full; and no status, as for other advice. Looking changes nothing in the store."""
+    with redis.Redis.from_url(configured.redis.url) as client:
+        client.flushall()
+    for policy, limit, expected in (("volatile-ttl", "1gb", True), ("allkeys-lru", "1gb", True), ("allkeys-lru", "0", False)):
+        with redis_setting(configured, maxmemory_policy=policy, maxmemory=limit):
+            done = run()
+        assert (done.returncode, f"store: maxmemory-policy is {policy}" in done.stdout) == (0, expected)
+        assert "Store: cache 'default', online, is new or has lost its memory" in done.stdout
+    with redis.Redis.from_url(configured.redis.url) as client:
+        assert client.dbsize() == 0
+
+
+def test_store_that_cannot_be_made_is_a_warning(healed_cluster: Cluster, tmp_path: Path, run: Run) -> None:
+    """The hosts are reported all the same."""
+    configure(
+        healed_cluster, tmp_path, PGLB={"default": {"REPLICAS": ["replica1"], "STORE": {"BACKEND": "nobody.Store"}, "CHECK_TIMEOUT": 10}}
+    )
+    done = run()
+    assert done.returncode == 1
+    assert "Store: nobody.Store, offline, cannot be made: ModuleNotFoundError" in done.stdout
+
+
+@pytest.mark.parametrize("others", [{"CACHES": {"default": {"BACKEND": "django.core.cache.backends.locmem.LocMemCache"}}}])
+def test_cache_that_is_no_server_is_not_reported(healed_cluster: Cluster, tmp_path: Path, run: Run, others: dict[str, Any]) -> None:
+    """Nothing could be said about it."""
+    configure(healed_cluster, tmp_path, **others)
+    assert "Store" not in run().stdout
 
 
 def test_threshold_can_be_given(configured: Cluster, run: Run) -> None:

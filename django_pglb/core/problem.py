@@ -68,6 +68,7 @@ class CheckId(StrEnum):
     STICKY_TOO_SHORT = "W010"
     SAME_SERVER = "W011"
     UNKNOWN_SETTING = "W012"
+    STORE_EVICTS = "W013"
 
 
 class Problem(NamedTuple):

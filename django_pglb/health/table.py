@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from .report import ClusterReport, HostReport, Report
+    from .report import ClusterReport, HostReport, Report, StoreReport
 
 HEADINGS = ("ALIAS", "ROLE", "STATE", "POSITION", "LAG BYTES", "LAG", "SERVER", "TIMELINE", "ADDRESS", "WHY")
 RIGHT_ALIGNED = frozenset({"LAG BYTES", "LAG", "TIMELINE"})
@@ -22,7 +22,13 @@ def _cluster(cluster: ClusterReport) -> str:
     limit = "no limit" if cluster.max_lag_seconds is None else f"{cluster.max_lag_seconds:g} s"
     rows = [HEADINGS, *(_cells(host) for host in cluster.hosts)]
     advice = [f"  {host.alias}: {sentence}" for host in cluster.hosts for sentence in host.advice]
-    return "\n".join([f"Cluster {cluster.primary} (maximum lag: {limit})", *_aligned(rows), *advice])
+    store = [] if cluster.store is None else _store(cluster.store)
+    return "\n".join([f"Cluster {cluster.primary} (maximum lag: {limit})", *_aligned(rows), *store, *advice])
+
+
+def _store(store: StoreReport) -> list[str]:
+    first = f"Store: {store.name}, {store.state}" + (f", {store.why}" if store.why else "")
+    return [first, *(f"  store: {sentence}" for sentence in store.advice)]
 
 
 def _cells(host: HostReport) -> tuple[str, ...]:

@@ -15,16 +15,16 @@ from django.core.management.base import BaseCommand, CommandError
 
 from django_pglb.conf import get_config, refuse
 from django_pglb.health.collect import collect
-from django_pglb.health.report import COULD_NOT_TELL
+from django_pglb.health.report import COULD_NOT_TELL, Report
 from django_pglb.health.table import format_table
 from django_pglb.references import engine_problems
+from django_pglb.stores import look_at_store
 from django_pglb.targets import cluster_targets
 
 if TYPE_CHECKING:
     from django.core.management.base import CommandParser
 
     from django_pglb.core.config import ClusterConfig
-    from django_pglb.health.report import Report
     from django_pglb.health.target import Target
 
     Clusters = list[tuple[ClusterConfig, list[Target]]]
@@ -65,7 +65,7 @@ class Command(BaseCommand):
         if options["watch"] is not None:
             self._watch(clusters, options["format"], options["watch"])
             return
-        report = collect(clusters)
+        report = _look(clusters)
         self.stdout.write(_formatted(report, options["format"], indent=2))
         if report.status:
             sys.exit(report.status)
@@ -73,7 +73,7 @@ class Command(BaseCommand):
     def _watch(self, clusters: Clusters, wanted: str, seconds: float) -> None:
         try:
             while True:
-                text = _formatted(collect(clusters), wanted, indent=None)
+                text = _formatted(_look(clusters), wanted, indent=None)
                 self.stdout.write((CLEAR_SCREEN if self.stdout.isatty() else "") + text)
                 self.stdout.flush()
                 time.sleep(seconds)
@@ -95,6 +95,12 @@ def _clusters(alias: str | None, max_lag_seconds: float | None) -> Clusters:
         return [(cluster, cluster_targets(cluster)) for cluster in chosen]
     except ImproperlyConfigured as error:
         raise CommandError(str(error), returncode=COULD_NOT_TELL) from error
+
+
+def _look(clusters: Clusters) -> Report:
+    report = collect(clusters)
+    looks = zip(report.clusters, clusters, strict=True)
+    return Report(clusters=tuple(replace(found, store=look_at_store(cluster)) for found, (cluster, _) in looks))
 
 
 def _cluster_of(alias: str, primary_of: dict[str, str], clusters: dict[str, ClusterConfig]) -> ClusterConfig:
