@@ -13,10 +13,11 @@ from django.db.backends.utils import CursorDebugWrapper, CursorWrapper
 
 from .. import placement, runtime
 from ..core.decision import Decision, Reason
-from ..core.retry import OnPrimary, Phase, Verdict, judge, judge_on_primary
+from ..core.retry import CANCELLED_BY_REPLAY, OnPrimary, Phase, Verdict, judge, judge_on_primary
 from ..core.statements import Kind
 from ..engine import connection_to
 from ..health.clock import now
+from ..health.trouble import is_cancelled_by_replay
 from .carrying import CarryingCursor, Plain
 from .proof import NotReached
 from .sql import kind_of
@@ -320,6 +321,8 @@ class RoutedCursor(CarryingCursor):
         """Return who answers now that `alias` has failed with `error`. Raises `error` if it is the caller's own."""
         cause = error.__cause__
         sqlstate: str | None = getattr(cause, "sqlstate", None)
+        if isinstance(cause, psycopg.Error) and is_cancelled_by_replay(cause):
+            sqlstate = CANCELLED_BY_REPLAY
         lost = connection_to(alias).pglb_is_lost
         verdict = judge(sqlstate, phase, connection_lost=lost)
         if verdict is Verdict.RAISE:

@@ -49,10 +49,12 @@ class Row(NamedTuple):
     on_primary: OnPrimary = OnPrimary.RAISE
 
 
+CANCELLED_BY_REPLAY = "40001"
+
 TABLE = (
-    # A recovery conflict cancelled the statement, as serialization failure or as buffer deadlock: the host is well.
-    # https://www.postgresql.org/docs/current/hot-standby.html#HOT-STANDBY-CONFLICT
-    Row("40001", "SerializationFailure", Verdict.HOST_STAYS),
+    # A recovery conflict cancelled the statement, or the connection while it was made, as serialization failure or as buffer deadlock:
+    # the host is well. https://www.postgresql.org/docs/current/hot-standby.html#HOT-STANDBY-CONFLICT
+    Row(CANCELLED_BY_REPLAY, "SerializationFailure", Verdict.HOST_STAYS),
     Row("40P01", "DeadlockDetected", Verdict.HOST_STAYS),
     # What a pooler in front of a server says that is still starting; a direct connection is refused without an SQLSTATE.
     Row("57P03", "CannotConnectNow", Verdict.HOST_STAYS, OnPrimary.AGAIN),

@@ -93,14 +93,20 @@ class SlowPath:
         self._threads[0].start()
 
     def close(self) -> None:
-        # Shut down, not only closed: threads wait for them.
+        # Shut down, not only closed: threads wait for them. Nobody may be let in meanwhile.
+        self._shut_down(self._server)
+        self._threads[0].join()
         for each in self._sockets:
-            with contextlib.suppress(OSError):
-                each.shutdown(socket.SHUT_RDWR)
+            self._shut_down(each)
         for thread in self._threads:
             thread.join()
         for each in self._sockets:
             each.close()
+
+    @staticmethod
+    def _shut_down(each: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            each.shutdown(socket.SHUT_RDWR)
 
     def _accept(self) -> None:
         with contextlib.suppress(OSError):

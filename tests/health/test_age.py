@@ -124,8 +124,9 @@ checker = Checker({{"primary": targets}}, {{"primary": config}})
 checker.ensure_running()
 while not checker.topology("primary").online:
     time.sleep(0.001)
-print("online", flush=True)
+# Before it says so: it may be frozen at once.
 latest = now()
+print("online", flush=True)
 while True:
     began_at = now()
     topology = checker.topology("primary")
