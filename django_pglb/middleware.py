@@ -98,6 +98,8 @@ class LoadBalancingMiddleware:
             is_request=True,
             safe_method=all(request.method in cluster.replica_methods for cluster in clusters.values()),
         )
+        if not routing.safe_method:
+            routing.down_at_start = runtime.get_runtime().primaries_known_to_be_down()
         request._pglb_routing = routing  # type: ignore[attr-defined]  # where signals and stick() find it
         return routing
 
@@ -123,15 +125,11 @@ class LoadBalancingMiddleware:
 def set_cookie(response: HttpResponseBase, request: HttpRequest, saved: list[Saved]) -> None:
     """Let the browser carry what it is bound by, so that losing the store loses no browser's pointer.
 
-    What was only seen is left to the store if that has it: pages that write nothing set no cookie, so that caches may keep them.
+    What was only seen is left to the store: pages that write nothing set no cookie, so that caches may keep them.
     """
     process = runtime.get_runtime()
     clusters = process.config.clusters
-    bounds: dict[str, Bound] = {
-        entry.primary: entry.bound
-        for entry in saved
-        if process.binds_by_cookie(entry.primary) or (clusters[entry.primary].cookie and (entry.is_news or not entry.acknowledged))
-    }
+    bounds: dict[str, Bound] = {entry.primary: entry.bound for entry in saved if entry.is_for_client and process.sets_cookie(entry.primary)}
     if not bounds:
         return
     max_age = max(clusters[primary].pointer_seconds for primary in bounds)

@@ -130,9 +130,9 @@ def place_on_primary(primary: str, kind: Kind) -> Decision:
     if scope.routing is None:
         return Decision(primary, Reason.OUTSIDE_SESSION)
     cluster = scope.routing.cluster(primary)
-    if cluster.latest is not None and cluster.latest.alias == primary:
-        return cluster.latest
     in_transaction = connection_to(primary).pglb_in_transaction(scope.routing)
+    if cluster.latest is not None and cluster.latest.alias == primary and not in_transaction:
+        return cluster.latest
     rule = standing_rule(scope, in_transaction=in_transaction) or unit_rule(scope, scope.routing, cluster)
     return Decision(primary, rule or Reason.EXPLICIT)
 
@@ -208,6 +208,11 @@ def count(primary: str, decision: Decision) -> None:
 def is_monotonic(primary: str) -> bool:
     """Say whether what a unit of work sees in the cluster of `primary` must be remembered."""
     return get_runtime().is_monotonic(primary)
+
+
+def mark_of(alias: str) -> int:
+    """Return what tells the replica `alias` from its peers in a position that was seen on it."""
+    return get_runtime().config.marks[alias]
 
 
 def timeline_of(alias: str) -> int | None:

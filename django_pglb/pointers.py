@@ -13,7 +13,7 @@ from django.db import transaction
 
 from .context import current_scope
 from .core.lsn import later
-from .core.routing_session import Bound
+from .core.routing_session import UNBOUND, Bound
 from .engine import connection_to
 from .health.clock import now
 from .runtime import get_runtime
@@ -37,8 +37,8 @@ class Saved(NamedTuple):
     primary: str
     bound: Bound
     acknowledged: bool
-    is_news: bool
-    """Whether the client does not carry it yet and should: not what was only seen, of which the next response may say more."""
+    is_for_client: bool
+    """Whether the client should carry it, too. Not what was only seen: a slow page would take back what a quicker one has brought."""
 
 
 def note_write(primary: str, *, outcome_unknown: bool = False) -> None:
@@ -73,10 +73,7 @@ def load_bound(runtime: Runtime, routing: RoutingSession, cluster: ClusterSessio
             # A unit that acts for nobody of its own would not notice.
             cluster.store_down = cluster.store_down or outer.store_down
         identities = routing.identities
-        carried = identities.carried(cluster.primary).shifted(now() - time.time())
-        cluster.bind(carried)
-        if runtime.binds_by_cookie(cluster.primary):
-            cluster.remembered = carried.pointer
+        cluster.bind(identities.carried(cluster.primary).shifted(now() - time.time()))
         _ask(runtime, cluster, identities.known())
         _ask(runtime, cluster, identities.revealed())
         cluster.loaded = identities.is_settled()
@@ -90,9 +87,10 @@ def _ask(runtime: Runtime, cluster: ClusterSession, identities: Iterable[Identit
     if not new or cluster.store_down:
         return
     try:
-        bound = runtime.load(cluster.primary, new)
-        cluster.bind(bound)
-        cluster.remembered = later(cluster.remembered, bound.pointer)
+        bounds = runtime.load(cluster.primary, new)
+        for bound in bounds:
+            cluster.bind(bound)
+        cluster.note_remembered(bound.pointer for bound in bounds)
     except StoreError:
         cluster.store_down = True
     else:
@@ -137,8 +135,9 @@ def _save_written(runtime: Runtime, routing: RoutingSession, cluster: ClusterSes
     was_seen, must_pin, cluster.must_save, cluster.outcome_unknown = cluster.must_save, cluster.outcome_unknown, False, False
     bound = capture_bound(runtime, cluster, must_pin=must_pin)
     is_open = connection_to(cluster.primary).in_atomic_block
-    if bound.pointer is None and not (was_seen or is_open):
-        # The primary does not answer, and nobody was seen to write: to keep the user's next pages from the replicas would help nobody.
+    if bound.pointer is None and not (was_seen or is_open) and cluster.primary in routing.down_at_start:
+        # Nobody can have written. To keep the user's next pages from the replicas as well would help nobody.
+        yield from _save_seen(runtime, routing, cluster)
         return
     identities = _identities_to_bind(routing)
     yield _save(runtime, cluster, identities, bound)
@@ -151,19 +150,24 @@ def _save_seen(runtime: Runtime, routing: RoutingSession, cluster: ClusterSessio
     """Save what a unit of work that wrote nothing must not see undone."""
     identities = _identities_to_bind(routing)
     saw_unknown, must_renew, cluster.saw_unknown, cluster.must_renew = cluster.saw_unknown, cluster.must_renew, False, False
-    if not (identities or must_renew or runtime.binds_by_cookie(cluster.primary)):
+    if not (identities or must_renew):
         return
     # A position of now covers whatever was seen; on a new timeline, also whatever of an older one has survived.
-    must_ask = saw_unknown or must_renew
-    bound = capture_bound(runtime, cluster) if must_ask else Bound(cluster.seen_at_most).shifted(time.time() - now())
-    if bound.pointer is not None or saw_unknown:
-        yield _save(runtime, cluster, identities, bound, is_news=must_renew)
+    bound = capture_bound(runtime, cluster) if saw_unknown or must_renew else UNBOUND
+    if bound.pointer is None and not saw_unknown:
+        bound = UNBOUND
+    if bound != UNBOUND or cluster.seen_at_most is not None:
+        yield _save(runtime, cluster, identities, bound, is_for_client=must_renew)
 
 
-def _save(runtime: Runtime, cluster: ClusterSession, identities: tuple[Identity, ...], bound: Bound, *, is_news: bool = True) -> Saved:
+def _save(
+    runtime: Runtime, cluster: ClusterSession, identities: tuple[Identity, ...], bound: Bound, *, is_for_client: bool = True
+) -> Saved:
+    """Save `bound`, and what was seen, which no failure to take a position may lose."""
+    bound = bound.merged(Bound(cluster.seen_at_most).shifted(time.time() - now()))
     cluster.bind(bound.shifted(now() - time.time()))
     cluster.remembered = later(cluster.remembered, bound.pointer)
-    return Saved(cluster.primary, bound, runtime.save(cluster.primary, identities, bound), is_news)
+    return Saved(cluster.primary, bound, runtime.save(cluster.primary, identities, bound), is_for_client)
 
 
 def _identities_to_bind(routing: RoutingSession) -> tuple[Identity, ...]:

@@ -69,6 +69,10 @@ def _store_problems(cluster: ClusterConfig) -> Iterator[Problem]:
         yield Problem(CheckId.NOT_A_STORE, f'{path}["BACKEND"]: {shown(backend)} is not a store.', hint)
     else:
         yield from _store_option_problems(cluster, store, path)
+        if store.binds_by_cookie and cluster.consistency == "monotonic":
+            consistency = setting_path("PGLB", cluster.primary, "CONSISTENCY")
+            message = f'{consistency}: "monotonic" needs a store that all pages of a user share; in a cookie they overwrite each other.'
+            yield Problem(CheckId.MONOTONIC_IN_COOKIE, message, 'Use django_pglb.stores.CacheStore, or "read_your_writes".')
         if issubclass(store, CacheStore):
             yield from _cache_problems(cluster.store.options.get("cache", "default"), path)
 

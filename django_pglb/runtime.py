@@ -96,15 +96,15 @@ class Runtime:
         """Return what holds a place for each read that the primary answers only because no replica is usable; None: no limit."""
         return self._fallbacks.get(primary)
 
-    def load(self, primary: str, identities: Iterable[Identity]) -> Bound:
-        """Return what the store knows of `identities`, on the process's clock. Raises `StoreError`."""
+    def load(self, primary: str, identities: Iterable[Identity]) -> list[Bound]:
+        """Return what the store knows of each of `identities`, on the process's clock. Raises `StoreError`."""
         try:
-            bound = self._stores[primary].load(primary, tuple(identities))
+            bounds = self._stores[primary].load(primary, tuple(identities))
         except StoreError as error:
             self._note_store(primary, error)
             raise
         self._note_store(primary, None)
-        return bound.shifted(now() - time.time())
+        return [bound.shifted(now() - time.time()) for bound in bounds]
 
     def save(self, primary: str, identities: Iterable[Identity], bound: Bound) -> bool:
         """Save `bound` (wall time) under `identities`. Says whether the store acknowledged it; never raises."""
@@ -120,9 +120,16 @@ class Runtime:
         """Say whether what this cluster's users saw must be remembered, too."""
         return primary in self._monotonic
 
-    def binds_by_cookie(self, primary: str) -> bool:
-        """Say whether each browser is bound by its cookie alone."""
-        return self._stores[primary].binds_by_cookie
+    def sets_cookie(self, primary: str) -> bool:
+        return self.config.clusters[primary].cookie or self._stores[primary].binds_by_cookie
+
+    def primaries_known_to_be_down(self) -> frozenset[str]:
+        """Return the primaries that did not answer the checker's latest look."""
+        return frozenset(
+            primary
+            for primary in self.config.clusters
+            if self.needs_pointers(primary) and self.topology(primary).primary.state is HostState.OFFLINE
+        )
 
     def vouch(self, primary: str) -> None:
         """Declare that the store of this cluster has lost nothing: use it where you have just set up a new one. Raises `StoreError`.

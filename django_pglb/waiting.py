@@ -30,7 +30,7 @@ def wait_for_replica(runtime: Runtime, cluster: ClusterSession) -> bool:
     deadline, pause = now() + seconds, FIRST_PAUSE
     while True:
         shown = _position(host.alias)
-        if shown is not None and shown >= pointer.lsn:
+        if shown is not None and shown >= pointer.lsn_on(runtime.config.marks[host.alias]):
             cluster.return_to(host.alias, connection_to(host.alias).pglb_serial, shown)
             return True
         if shown is None or now() + pause > deadline:

@@ -51,7 +51,8 @@ def database(variable: str, **more: Any) -> dict[str, Any]:
 
 
 DATABASES = {
-    "default": database("GUESTBOOK_PRIMARY"),
+    # A replica's connections are replaced by themselves; a write cannot be tried twice.
+    "default": database("GUESTBOOK_PRIMARY", CONN_HEALTH_CHECKS=True),
     "replica1": database("GUESTBOOK_REPLICA1", TEST={"MIRROR": "default"}),
     "replica2": database("GUESTBOOK_REPLICA2", TEST={"MIRROR": "default"}),
 }

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import socket
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import pytest
@@ -13,8 +13,9 @@ import redis
 from django.test import override_settings
 
 from django_pglb.core.lsn import Pointer
-from django_pglb.core.routing_session import Bound
-from django_pglb.stores import CacheStore, StoreError
+from django_pglb.core.routing_session import Bound, Identity
+from django_pglb.stores import CacheStore, Store, StoreError
+from django_pglb.stores.base import merge_all
 from django_pglb.stores.recovery import Condition, Recovery
 from django_pglb.stores.redis import RedisPointers
 from django_pglb.testing import Cluster, RedisServer, wait_until
@@ -22,6 +23,11 @@ from django_pglb.testing import Cluster, RedisServer, wait_until
 ANN, BOB = ("user", "1"), ("user", "2")
 # What a busy machine needs for a healthy server to answer. Frozen ones cost as much, once.
 PATIENT = {"SOCKET_CONNECT_TIMEOUT": 1, "SOCKET_TIMEOUT": 1}
+
+
+def loaded(store: Store, identities: Sequence[Identity]) -> Bound:
+    """Return what binds a reader who is all of `identities`."""
+    return merge_all(store.load("default", identities))
 
 
 def at(lsn: int) -> Bound:
@@ -98,7 +104,7 @@ def wait_until_up(*stores: CacheStore) -> None:
 def take_down(store: CacheStore) -> None:
     """Have a store that does not answer notice it."""
     with pytest.raises(StoreError, match="does not answer"):
-        store.load("default", [ANN])
+        loaded(store, [ANN])
 
 
 @pytest.fixture

@@ -141,6 +141,11 @@ WRONG: dict[str, tuple[dict[str, Any], str, Iterable[str]]] = {
     "identity not there": (cluster(IDENTITY="shop.identity.who"), "E023", ['PGLB["default"]["IDENTITY"]', "No module named 'shop'"]),
     "identity not callable": (cluster(IDENTITY=f"{__name__}.not_callable"), "E024", ["IDENTITY", "cannot be called"]),
     "store not there": (cluster(STORE={"BACKEND": "shop.Store"}), "E025", ['["STORE"]["BACKEND"]', "No module named 'shop'"]),
+    "monotonic in a cookie": (
+        cluster(CONSISTENCY="monotonic", STORE={"BACKEND": "django_pglb.stores.CookieStore"}),
+        "E034",
+        ['PGLB["default"]["CONSISTENCY"]', "overwrite each other"],
+    ),
     "not a store": (cluster(STORE={"BACKEND": f"{__name__}.OtherRouter"}), "E026", ["is not a store"]),
     "unknown cache": (cluster(STORE={"CACHE": "defualt"}), "E027", ['["STORE"]["CACHE"]', 'did you mean "default"?']),
     "cache not atomic": (caches("django.core.cache.backends.redis.RedisCache"), "E028", ["django.core.cache.backends.redis.RedisCache"]),

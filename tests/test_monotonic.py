@@ -7,9 +7,10 @@ from typing import Any
 
 import pytest
 from django.db import connections, transaction
-from django.test import Client
+from django.http import HttpRequest, HttpResponse
+from django.test import Client, modify_settings
 
-from django_pglb import current_decisions, export_pointer, routing_session, runtime, use_primary
+from django_pglb import current_decisions, export_pointer, ignore_writes, mark_write, routing_session, runtime, use_primary
 from django_pglb.context import current_scope
 from django_pglb.core.decision import Reason
 from django_pglb.core.routing_session import ClusterSession
@@ -198,13 +199,100 @@ def test_nothing_is_stored_that_the_store_knows(monotonic: Site) -> None:
 
 
 def test_page_that_writes_nothing_sets_no_cookie(monotonic: Site, user: Any) -> None:
-    """Caches may keep it; the store has what was seen. Only if that does not answer must the browser carry it."""
+    """Caches may keep it; a slow one would take back what a quicker one has brought. The store is told, or owed."""
     browser = signed_in(user)
     monotonic.wait_until_seen()
     write_elsewhere(monotonic, "new")
     assert "pglb" not in browser.get("/newest/").cookies
     monotonic.cluster.redis.kill()
-    assert "pglb" in browser.get("/newest/").cookies
+    assert "pglb" not in browser.get("/newest/").cookies
+
+
+def test_whoever_knows_least_counts(monotonic: Site) -> None:
+    """What a unit saw is saved unless each of those whom it acts for is known to have seen it."""
+    tenant, user = ("tenant", "1"), ("user", "1")
+    first, second = monotonic.cluster.replicas
+    second.pause_replay()
+    write_elsewhere(monotonic, "new")
+    first.wait_until_caught_up()
+    for identity in ([tenant], [tenant, user]):
+        with routing_session(identity=identity):
+            assert Entry.objects.using("replica1").count() == 1
+    with routing_session(identity=[user]):
+        assert Entry.objects.using("replica2").count() == 1
+
+
+@pytest.mark.parametrize("lost", ["a write", "an aborted stream"])
+def test_what_was_seen_is_saved_though_the_primary_gives_no_position(monotonic: Site, settings: Any, lost: str) -> None:
+    """The primary dies: whoever it answered last is pinned for a while, and what was seen on a replica outlives that."""
+    settings.PGLB = {"default": {**settings.PGLB["default"], "STICKY_SECONDS": 0.01, "MAX_LAG_SECONDS": None}}
+    monotonic.wait_until_online()
+    first, second = monotonic.cluster.replicas
+    second.pause_replay()
+    write_elsewhere(monotonic, "new")
+    first.wait_until_caught_up()
+    try:
+        with routing_session(identity=READER):
+            assert Entry.objects.using("replica1").count() == 1
+            monotonic.cluster.primary.kill()
+            connections["default"].close()
+            if lost == "a write":
+                mark_write()
+            else:
+                with connections["replica1"].cursor() as cursor:
+                    next(cursor.stream("SELECT 1 UNION ALL SELECT 2"))
+        with routing_session(identity=READER):
+            bound = runtime.get_runtime().load("default", [READER])[0].pointer
+            assert bound is not None
+            assert bound.exact_lsn >= first.replay_lsn
+    finally:
+        connections.close_all()
+        monotonic.cluster.primary.start()
+
+
+def test_what_a_write_shows_that_binds_nobody_is_remembered(monotonic: Site) -> None:
+    """`ignore_writes()` spares a pointer for the write, not for what its RETURNING showed."""
+    for replica in monotonic.cluster.replicas:
+        replica.pause_replay()
+    with routing_session(identity=READER), ignore_writes(), connections["default"].cursor() as cursor:
+        cursor.execute("INSERT INTO guestbook_entry (text, created) VALUES ('shown', now()) RETURNING text")
+        assert cursor.fetchone() == ("shown",)
+    with routing_session(identity=READER):
+        assert Entry.objects.count() == 1
+        assert current_decisions() == (("default", Reason.BEHIND, 1),)
+
+
+def reading(get_response: Callable[[HttpRequest], HttpResponse]) -> Callable[[HttpRequest], HttpResponse]:
+    """Middleware that reads."""
+
+    def middleware(request: HttpRequest) -> HttpResponse:
+        Entry.objects.count()
+        return get_response(request)
+
+    return middleware
+
+
+def with_cookies_of(browser: Client) -> Client:
+    """Return the same browser on a site whose middleware is loaded anew."""
+    other = Client()
+    other.cookies = browser.cookies
+    return other
+
+
+def test_post_that_reads_by_the_pointer_remembers_what_was_read_before_its_view(monotonic: Site, user: Any) -> None:
+    """Middleware reads on the primary, as the method is unsafe; then `replica_reads()` says that nothing was written."""
+    browser = signed_in(user)
+    monotonic.wait_until_seen()
+    for replica in monotonic.cluster.replicas:
+        replica.pause_replay()
+    write_elsewhere(monotonic, "new")
+
+    with modify_settings(MIDDLEWARE={"append": f"{__name__}.reading"}):
+        browser = with_cookies_of(browser)
+        assert browser.post("/search/").json() == {"count": 1}
+    response = browser.get("/newest/")
+    assert response.json() == {"text": "new"}
+    assert Served(response).reasons == {Reason.BEHIND}
 
 
 def test_unit_that_fails_over_goes_on_where_it_was(monotonic: Site) -> None:

@@ -142,7 +142,7 @@ def test_write_is_saved_although_the_session_cannot_be_loaded(site: Site, rf: Re
     rf.cookies["sessionid"] = "k" * 32
     response = LoadBalancingMiddleware(view)(rf.post("/"))
     assert response.cookies["pglb"].value
-    assert runtime.get_runtime().load("default", [("session", "k" * 32)]).pointer is not None
+    assert runtime.get_runtime().load("default", [("session", "k" * 32)])[0].pointer is not None
 
 
 def test_write_is_saved_although_nobody_turns_the_error_into_a_response(site: Site, rf: RequestFactory) -> None:
@@ -154,7 +154,7 @@ def test_write_is_saved_although_nobody_turns_the_error_into_a_response(site: Si
 
     with pytest.raises(RuntimeError, match="after the write"):
         LoadBalancingMiddleware(view)(rf.get("/", headers={"Authorization": "Token t"}))
-    assert runtime.get_runtime().load("default", [("authorization", "Token t")]).pointer is not None
+    assert runtime.get_runtime().load("default", [("authorization", "Token t")])[0].pointer is not None
 
 
 def test_logout_is_seen_at_once(site: Site, user: User) -> None:

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import socket
+import struct
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, nullcontext, suppress
+from threading import Event, Thread
 from types import SimpleNamespace
 from typing import Any
 
@@ -117,31 +121,97 @@ def break_connection(site: Site) -> None:
     site.cluster.primary.ask("SELECT pg_terminate_backend(%s, 5000)", (pid,))
 
 
-def test_read_whose_idle_connection_died_is_asked_again_on_the_primary(site: Site) -> None:
-    """As after a restart of the primary, when every thread still holds a connection to the one before."""
-    break_connection(site)
-    assert Entry.objects.count() == 0
-
-
-def test_write_whose_connection_died_is_an_error(site: Site) -> None:
-    """It may have run. The next one is on a new connection."""
-    break_connection(site)
-    with pytest.raises(OperationalError):
-        Entry.objects.create(text="once")
+@pytest.mark.parametrize("statement", ["SELECT count(*) FROM guestbook_entry", "INSERT INTO guestbook_author (name) VALUES ('x')"])
+def test_statement_whose_connection_died_is_an_error_on_the_primary(site: Site, pauses: list[float], statement: str) -> None:
+    """It may have run, and a text that looks like a read may write; whatever the old connection had been told is gone as well."""
+    with routing_session(), connections["default"].cursor() as cursor:
+        break_connection(site)
+        with pytest.raises(OperationalError):
+            cursor.execute(statement)
     connections["default"].close()
-    assert Entry.objects.count() == 0
+    assert pauses == []
+    assert ask_primary(site, "SELECT count(*) FROM guestbook_author") == (0,)
 
 
-def test_read_in_a_transaction_is_never_asked_again(site: Site) -> None:
-    """What the transaction did before is gone."""
+def test_transaction_that_django_does_not_know_of_is_never_left(site: Site) -> None:
+    """What came before the statement that failed would be lost without a word."""
+    with connections["default"].cursor() as cursor:
+        cursor.execute("BEGIN")
+        cursor.execute("INSERT INTO guestbook_author (name) VALUES ('first')")
+        break_connection(site)
+        with pytest.raises(OperationalError):
+            cursor.execute("SELECT count(*) FROM guestbook_author")
+    connections["default"].close()
+    assert ask_primary(site, "SELECT count(*) FROM guestbook_author") == (0,)
 
-    def read() -> None:
-        with transaction.atomic():
-            break_connection(site)
-            Entry.objects.count()
 
-    with pytest.raises(OperationalError):
-        read()
+CANNOT_CONNECT_NOW = b"SFATAL\0VFATAL\0C57P03\0Mthe database system is starting up\0\0"
+
+
+@contextmanager
+def starting_pooler(site: Site, marker: bytes) -> Iterator[int]:
+    """The port of a pooler whose server is starting when the first message with `marker` comes, and is there from then on."""
+    has_refused = Event()
+
+    opened: list[socket.socket] = []
+
+    def relay(source: socket.socket, sink: socket.socket, client: socket.socket | None) -> None:
+        with suppress(OSError):
+            while data := source.recv(65536):
+                if client is not None and marker in data and not has_refused.is_set():
+                    has_refused.set()
+                    client.sendall(b"E" + struct.pack("!I", len(CANNOT_CONNECT_NOW) + 4) + CANNOT_CONNECT_NOW)
+                    break
+                sink.sendall(data)
+            for end in (source, sink):
+                end.shutdown(socket.SHUT_RDWR)
+
+    with socket.create_server(("127.0.0.1", 0)) as server, ThreadPoolExecutor(8) as pool:
+
+        def accept() -> None:
+            with suppress(OSError):
+                while True:
+                    client, _ = server.accept()
+                    upstream = socket.create_connection((site.cluster.primary.host, site.cluster.primary.port))
+                    opened.extend((client, upstream))
+                    pool.submit(relay, client, upstream, client)
+                    pool.submit(relay, upstream, client, None)
+
+        accepting = Thread(target=accept)
+        accepting.start()
+        try:
+            yield server.getsockname()[1]
+        finally:
+            server.shutdown(socket.SHUT_RDWR)
+            accepting.join()
+            connections["default"].close()
+            for end in opened:
+                end.close()
+
+
+@pytest.mark.parametrize("in_transaction", [False, True])
+def test_write_that_a_pooler_could_not_pass_on_is_run_again(site: Site, pauses: list[float], in_transaction: bool) -> None:
+    """57P03 and the end of the connection: it has certainly not run. Inside a transaction it is an error all the same."""
+    connection: Any = connections["default"]
+    connection.close()
+    before = connection.settings_dict["PORT"]
+
+    def write() -> None:
+        with connection.cursor() as cursor:
+            if in_transaction:
+                cursor.execute("BEGIN")
+            cursor.execute("INSERT INTO guestbook_author (name) VALUES ('through the pooler')")
+
+    with starting_pooler(site, b"through the pooler") as port:
+        connection.settings_dict["PORT"] = port
+        try:
+            with pytest.raises(OperationalError) if in_transaction else nullcontext():
+                write()
+        finally:
+            connection.close()
+            connection.settings_dict["PORT"] = before
+    assert ask_primary(site, "SELECT count(*) FROM guestbook_author") == (0 if in_transaction else 1,)
+    assert len(pauses) == (0 if in_transaction else 1)
 
 
 @pytest.fixture

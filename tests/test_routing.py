@@ -313,7 +313,7 @@ def test_identity_may_be_a_number(site: Site) -> None:
     """A user's primary key is one."""
     with routing_session(identity=("user", 1)):  # type: ignore[arg-type]
         Entry.objects.create(text="x")
-    assert runtime.get_runtime().load("default", [("user", "1")]).pointer is not None
+    assert runtime.get_runtime().load("default", [("user", "1")])[0].pointer is not None
 
 
 def test_threads_do_not_inherit_a_unit_of_work() -> None:
@@ -579,7 +579,7 @@ def test_unit_inside_a_transaction_is_bound_by_the_position_after_it(site: Site)
     identity = ("test", "early")
     with transaction.atomic(), routing_session(identity=identity):
         Entry.objects.create(text="x")
-    bound = runtime.get_runtime().load("default", [identity])
+    bound = runtime.get_runtime().load("default", [identity])[0]
     assert bound.pointer is not None
     assert site.cluster.primary.write_lsn >= bound.pointer.lsn
 

@@ -40,13 +40,13 @@ with recovery._lock:  # as another thread may hold it at that moment
     child = os.fork()
 if not child:
     store.save("default", [("user", "2")], Bound(Pointer(1, 9)))
-    print("child", recovery.condition, recovery.owed, store.load("default", [("user", "2")]).pointer.lsn, flush=True)
+    print("child", recovery.condition, recovery.owed, store.load("default", [("user", "2")])[0].pointer.lsn, flush=True)
     os._exit(0)
 os.waitpid(child, 0)
 print("parent", recovery.owed, flush=True)
 while recovery.condition != "up":
     recovery.join()
-print("paid", recovery.owed, store.load("default", [("user", "1")]).pointer.lsn, flush=True)
+print("paid", recovery.owed, store.load("default", [("user", "1")])[0].pointer.lsn, flush=True)
 """
 
 

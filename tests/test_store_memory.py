@@ -21,6 +21,7 @@ from .fix_store import (
     at,
     flush,
     kill_and_restart,
+    loaded,
     wait_until_up,
 )
 
@@ -33,22 +34,22 @@ def test_store_that_lost_its_memory_is_not_believed_for_sticky_seconds(
     other = make_store()
     store.sticky_seconds = other.sticky_seconds = 3
     store.save("default", [ANN], at(7))
-    assert other.load("default", [ANN]) == at(7)
+    assert loaded(other, [ANN]) == at(7)
     lose(redis_server)
     with pytest.raises(StoreError):
-        store.load("default", [ANN])
+        loaded(store, [ANN])
     wait_until_up(store)
     other.save("default", [BOB], at(5))
     for reader in (store, other, make_store()):
         with pytest.raises(MemoryLost):
-            reader.load("default", [BOB])
+            loaded(reader, [BOB])
     wait_until(lambda: _believed(other), timeout=60, what="the store to be believed again")
-    assert (store.load("default", [BOB]), store.load("default", [ANN])) == (at(5), UNBOUND)
+    assert (loaded(store, [BOB]), loaded(store, [ANN])) == (at(5), UNBOUND)
 
 
 def _believed(store: CacheStore) -> bool:
     try:
-        store.load("default", [ANN])
+        loaded(store, [ANN])
     except MemoryLost:
         return False
     return True
@@ -59,9 +60,9 @@ def test_saving_does_not_make_a_store_look_as_if_it_remembered(redis_server: Red
     store = make_store()
     store.save("default", [ANN], at(7))
     with pytest.raises(MemoryLost):
-        store.load("default", [ANN])
+        loaded(store, [ANN])
     store.vouch("default")
-    assert store.load("default", [ANN]) == at(7)
+    assert loaded(store, [ANN]) == at(7)
 
 
 def test_processes_that_notice_a_loss_together_open_one_window(redis_server: RedisServer, make_store: MakeStore) -> None:
@@ -70,7 +71,7 @@ def test_processes_that_notice_a_loss_together_open_one_window(redis_server: Red
 
     def read(store: CacheStore) -> None:
         with pytest.raises(MemoryLost):
-            store.load("default", [ANN])
+            loaded(store, [ANN])
 
     with admin(redis_server) as client:
         read(stores[0])
@@ -87,7 +88,7 @@ def test_processes_that_notice_a_loss_together_open_one_window(redis_server: Red
 
 def test_clusters_lose_their_memory_each_for_itself(store: CacheStore) -> None:
     """To vouch for one says nothing of another."""
-    assert store.load("default", [ANN]) == UNBOUND
+    assert loaded(store, [ANN]) == UNBOUND
     with pytest.raises(MemoryLost):
         store.load("analytics", [ANN])
 
@@ -96,12 +97,12 @@ def test_rotated_secret_is_a_loss_only_without_fallback(store: CacheStore) -> No
     """With one, everything is still found; without, nothing is."""
     store.save("default", [ANN], at(7))
     with override_settings(SECRET_KEY="new", SECRET_KEY_FALLBACKS=[settings.SECRET_KEY]):
-        assert store.load("default", [ANN]) == at(7)
+        assert loaded(store, [ANN]) == at(7)
     with override_settings(SECRET_KEY="new"):
         # Taken over by the load before.
-        assert store.load("default", [BOB]) == UNBOUND
+        assert loaded(store, [BOB]) == UNBOUND
     with override_settings(SECRET_KEY="newer"), pytest.raises(MemoryLost):
-        store.load("default", [ANN])
+        loaded(store, [ANN])
 
 
 def test_key_of_a_wrong_type_is_one_readers_trouble(redis_server: RedisServer, store: CacheStore) -> None:
@@ -112,7 +113,7 @@ def test_key_of_a_wrong_type_is_one_readers_trouble(redis_server: RedisServer, s
         client.delete(key)
         client.lpush(key, "x")
     with pytest.raises(StoreError, match="not a pointer"):
-        store.load("default", [ANN])
-    assert store.load("default", [BOB]) == UNBOUND
+        loaded(store, [ANN])
+    assert loaded(store, [BOB]) == UNBOUND
     store.save("default", [ANN], at(5))
-    assert store.load("default", [ANN]) == at(5)
+    assert loaded(store, [ANN]) == at(5)

@@ -20,6 +20,7 @@ from .fix_store import (
     MakeStore,
     admin,
     at,
+    loaded,
     recovery_of,
     take_down,
     wait_until_up,
@@ -57,7 +58,7 @@ def test_save_that_the_server_refuses_is_owed_until_it_is_taken(
             with pytest.raises(StoreError, match="does not answer"):
                 store.save("default", [ANN], at(7))
             with pytest.raises(StoreError, match="did not answer a moment ago"):
-                store.load("default", [BOB])
+                loaded(store, [BOB])
             with pytest.raises(StoreError):
                 store.save("default", [ANN], at(9))
             seen = sum(recovery_of(store).errors.values())
@@ -66,7 +67,7 @@ def test_save_that_the_server_refuses_is_owed_until_it_is_taken(
         finally:
             be_well(client)
     wait_until_up(store)
-    assert make_store().load("default", [ANN]) == at(9)
+    assert loaded(make_store(), [ANN]) == at(9)
     assert recovery_of(store).owed == 0
 
 
@@ -81,15 +82,15 @@ def test_dead_server_gets_what_it_is_owed_when_it_is_back(redis_server: RedisSer
     wait_until_up(store)
     assert recovery_of(store).owed == 0
     with pytest.raises(MemoryLost):
-        store.load("default", [ANN])
+        loaded(store, [ANN])
     store.vouch("default")
-    assert make_store().load("default", [ANN]) == at(9)
+    assert loaded(make_store(), [ANN]) == at(9)
 
 
 def test_nobody_reads_past_what_another_process_owes(redis_server: RedisServer, store: CacheStore, make_store: MakeStore) -> None:
     """Both owe a save during a freeze: when one of them reads again, the other has paid."""
     other = make_store()
-    assert store.load("default", [BOB]) == other.load("default", [BOB]) == UNBOUND
+    assert loaded(store, [BOB]) == loaded(other, [BOB]) == UNBOUND
     redis_server.freeze()
     for debtor in (other, store):
         with pytest.raises(StoreError, match="does not answer"):
@@ -101,7 +102,7 @@ def test_nobody_reads_past_what_another_process_owes(redis_server: RedisServer, 
 
     def read() -> Bound | None:
         try:
-            return other.load("default", [BOB])
+            return loaded(other, [BOB])
         except StoreError:
             return None
 
@@ -120,10 +121,10 @@ def test_store_that_comes_back_takes_saves_before_it_is_believed(
     wait_until(lambda: recovery_of(store).condition is Condition.RECOVERING, timeout=60, what="the store to answer")
     store.save("default", [ANN], at(7))
     with pytest.raises(StoreError, match="has just come back"):
-        store.load("default", [ANN])
-    assert make_store().load("default", [ANN]) == at(7)
+        loaded(store, [ANN])
+    assert loaded(make_store(), [ANN]) == at(7)
     wait_until_up(store)
-    assert store.load("default", [ANN]) == at(7)
+    assert loaded(store, [ANN]) == at(7)
 
 
 def test_store_that_fails_in_its_grace_is_down_again(redis_server: RedisServer, store: CacheStore) -> None:
@@ -140,7 +141,7 @@ def test_store_that_fails_in_its_grace_is_down_again(redis_server: RedisServer, 
     assert (recovery_of(store).condition, recovery_of(store).owed) == (Condition.DOWN, 2)
     redis_server.thaw()
     wait_until_up(store)
-    assert (store.load("default", [ANN]), store.load("default", [BOB])) == (at(7), at(9))
+    assert (loaded(store, [ANN]), loaded(store, [BOB])) == (at(7), at(9))
 
 
 def test_thread_lives_only_while_the_store_is_not_well(redis_server: RedisServer, store: CacheStore) -> None:
@@ -149,7 +150,7 @@ def test_thread_lives_only_while_the_store_is_not_well(redis_server: RedisServer
     def threads() -> int:
         return sum(thread.name == "django-pglb-store-default" for thread in threading.enumerate())
 
-    store.load("default", [ANN])
+    loaded(store, [ANN])
     assert threads() == 0
     redis_server.freeze()
     failing = [threading.Thread(target=take_down, args=(store,)) for _ in range(8)]
@@ -179,7 +180,7 @@ def test_owing_too_much_is_a_loss_of_memory(
     wait_until_up(store)
     for reader in (store, make_store()):
         with pytest.raises(MemoryLost):
-            reader.load("default", [("user", "0")])
+            loaded(reader, [("user", "0")])
 
 
 def test_more_than_one_message_of_debts_is_paid(
@@ -195,4 +196,4 @@ def test_more_than_one_message_of_debts_is_paid(
     assert recovery_of(store).owed == 35
     redis_server.thaw()
     wait_until_up(store)
-    assert all(make_store().load("default", [person]) == at(7) for person in (people[0], people[-1]))
+    assert all(loaded(make_store(), [person]) == at(7) for person in (people[0], people[-1]))

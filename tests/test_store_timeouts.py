@@ -24,6 +24,7 @@ from .fix_store import (
     Deaf,
     at,
     entry,
+    loaded,
     pool_of,
     recovery_of,
     take_down,
@@ -44,7 +45,7 @@ def test_silent_store_costs_a_process_one_short_attempt_a_second(deaf_redis: Dea
             assert time.monotonic() - started < 60
             for identity in (ANN, BOB):
                 with pytest.raises(StoreError, match="did not answer a moment ago"):
-                    store.load("default", [identity])
+                    loaded(store, [identity])
                 with pytest.raises(StoreError, match="did not answer a moment ago"):
                     store.save("default", [identity], at(1))
                 refused += 2
@@ -122,7 +123,7 @@ def test_sentinel_finds_the_server_with_our_timeouts(redis_server: RedisServer, 
             assert (sentinel.socket_timeout, attempts(sentinel)) == (TIMEOUT_SECONDS, 1)
             wait_until(lambda: _vouched(store), timeout=60, what="the sentinel to name the server")
             store.save("default", [ANN], at(7))
-            assert store.load("default", [ANN]) == at(7)
+            assert loaded(store, [ANN]) == at(7)
     finally:
         process.kill()
         process.wait()

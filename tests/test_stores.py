@@ -28,6 +28,7 @@ from django_pglb.stores.redis import RedisPointers
 from django_pglb.testing import wait_until
 
 from .fix_site import Served, Site
+from .fix_store import loaded
 from .guestbook.models import Entry
 
 ANN = ("user", "1")
@@ -99,14 +100,14 @@ def test_pointer_never_moves_back(store: CacheStore) -> None:
     store.save("default", [ANN], at(2**60 + 1))
     store.save("default", [ANN], at(2**60, pinned_until=50.0))
     store.save("default", [ANN], Bound(None, 40.0))
-    assert store.load("default", [ANN]) == at(2**60 + 1, pinned_until=50.0)
+    assert loaded(store, [ANN]) == at(2**60 + 1, pinned_until=50.0)
 
 
 def test_later_timeline_wins(store: CacheStore) -> None:
     """Whatever the positions."""
     store.save("default", [ANN], at(1, timeline=2))
     store.save("default", [ANN], at(2**62, timeline=1))
-    assert store.load("default", [ANN]) == at(1, timeline=2)
+    assert loaded(store, [ANN]) == at(1, timeline=2)
 
 
 def test_concurrent_saves_keep_the_greatest(store: CacheStore) -> None:
@@ -123,7 +124,7 @@ def test_concurrent_saves_keep_the_greatest(store: CacheStore) -> None:
         thread.start()
     for thread in threads:
         thread.join()
-    assert store.load("default", [ANN]) == at(max(lsns))
+    assert loaded(store, [ANN]) == at(max(lsns))
 
 
 def test_every_save_renews_the_life_of_the_pointer(site: Site, store: CacheStore) -> None:
@@ -144,15 +145,15 @@ def test_several_identities_merge_in_one_round_trip(site: Site, store: CacheStor
         messages.append(1)
         return send(self, *arguments, **options)
 
-    store.load("default", [ANN])  # the connection is open now, and greetings are over
+    loaded(store, [ANN])  # the connection is open now, and greetings are over
     monkeypatch.setattr(redis.Connection, "send_packed_command", counted)
     store.save("default", [("a", "1"), ("b", "2")], at(7))
     assert len(messages) == 1
     store.save("default", [("b", "2")], at(9))
-    assert store.load("default", [("a", "1"), ("b", "2"), ("c", "3")]) == at(9)
+    assert loaded(store, [("a", "1"), ("b", "2"), ("c", "3")]) == at(9)
     assert len(messages) == 3
-    assert store.load("default", [("a", "1")]) == at(7)
-    assert store.load("default", []) == UNBOUND
+    assert loaded(store, [("a", "1")]) == at(7)
+    assert loaded(store, []) == UNBOUND
 
 
 def test_former_secret_keys_are_looked_up(store: CacheStore, settings: Any) -> None:
@@ -160,7 +161,7 @@ def test_former_secret_keys_are_looked_up(store: CacheStore, settings: Any) -> N
     store.save("default", [ANN], at(7))
     settings.SECRET_KEY_FALLBACKS = [settings.SECRET_KEY]
     settings.SECRET_KEY = "new"
-    assert store.load("default", [ANN]) == at(7)
+    assert loaded(store, [ANN]) == at(7)
 
 
 def test_garbage_in_the_store_is_a_store_error(site: Site, store: CacheStore) -> None:
@@ -169,7 +170,7 @@ def test_garbage_in_the_store_is_a_store_error(site: Site, store: CacheStore) ->
     (key,) = site.pointer_keys()
     site.redis.set(key, "FFFFFFFF/FFFFFFFF")
     with pytest.raises(StoreError):
-        store.load("default", [ANN])
+        loaded(store, [ANN])
 
 
 def test_dead_store_sends_identified_readers_to_the_primary(site: Site) -> None:
@@ -276,12 +277,22 @@ def test_redis_cluster_works(redis_cluster: str) -> None:
         store.save("default", identities, at(9))
         store.save("default", identities[:1], at(8))
         with pytest.raises(MemoryLost):
-            store.load("default", identities)
+            loaded(store, identities)
         store.vouch("default")
-        assert store.load("default", identities) == at(9)
+        assert loaded(store, identities) == at(9)
         assert (report := store.look("default")) is not None
         assert (report.state, report.why, report.advice) == ("online", "", ())
         assert isinstance(store._pointers, RedisPointers)
         # How a store that was down is asked whether it answers.
         assert store._pointers._offer(()) == ()
         caches.close_all()
+
+
+@pytest.mark.parametrize("base", [0x1000, 0x1008])
+@pytest.mark.parametrize("marks", [(2, 3), (3, 2), (0, 5), (5, 0), (7, 1), (1, 7), (4, 4), (8, 3)])
+def test_position_seen_on_two_hosts_is_stored_as_nobodys(store: CacheStore, base: int, marks: tuple[int, int]) -> None:
+    """The store merges as Python does, whichever comes first; an exact position gives way to a marked one."""
+    one, other = (at(base + mark) for mark in marks)
+    store.save("default", [ANN], one)
+    store.save("default", [ANN], other)
+    assert loaded(store, [ANN]) == one.merged(other)

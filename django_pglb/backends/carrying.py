@@ -5,6 +5,7 @@ Both travel in the read's own message wherever they can.
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import psycopg
@@ -18,9 +19,11 @@ from ..core.retry import Phase, Verdict, judge
 from ..core.statements import Kind
 from .position import ON_PRIMARY, ON_REPLICA, ask, seen_on_primary, seen_on_replica, take_last
 from .proof import PROOF, NotReached, position_of, shown_position
-from .sql import enclosed
+from .sql import enclosed, is_empty
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from ..core.decision import Decision
     from ..core.routing_session import ClusterSession
     from .position import Texts
@@ -53,8 +56,11 @@ class CarryingCursor(CursorDebugWrapper):
     def _execute_carrying(self, sql: Any, params: Any) -> Any:
         """Run the statement. Raises `NotReached` if this host is short of the pointer."""
         must_prove, must_see = self._unproved_lsn() is not None, self._must_see()
-        if not (must_prove or must_see):
-            return Plain._execute(self, sql, params)
+        if not (must_prove or must_see) or is_empty(sql):
+            result = Plain._execute(self, sql, params)
+            if self._kind is Kind.WRITE:
+                self._note_seen_something()
+            return result
         if not self._can_share_message():
             return self._execute_apart(sql, params)
         return self._execute_together(sql, params, must_prove=must_prove, must_see=must_see)
@@ -95,7 +101,7 @@ class CarryingCursor(CursorDebugWrapper):
             return None
         replica = self.db.pglb_replica()
         serial = None if replica is None or replica.pooled else self.db.pglb_serial
-        wanted = cluster.wanted_lsn(self.db.alias, serial)
+        wanted = cluster.wanted_lsn(placement.mark_of(self.db.alias), serial)
         if wanted is None:
             return None
         proved = -1 if serial is None else cluster.proofs.get(serial, -1)
@@ -141,11 +147,10 @@ class CarryingCursor(CursorDebugWrapper):
     # --- Seeing ---
 
     def _must_see(self) -> bool:
-        """Say whether what this read sees must be remembered. Not where the unit of work wrote: the position after that covers it."""
-        if self._kind is Kind.WRITE or self.db.pglb_mirror_of is not None or not placement.is_monotonic(self._primary):
+        """Say whether what this read sees must be remembered."""
+        if self._kind is Kind.WRITE or not placement.is_monotonic(self._primary) or self.db.pglb_mirror_of is not None:
             return False
-        routing = current_scope().routing
-        return routing is not None and not (routing.is_taken_to_have_written or routing.cluster(self._primary).must_save)
+        return current_scope().routing is not None
 
     @property
     def _question(self) -> str:
@@ -164,11 +169,26 @@ class CarryingCursor(CursorDebugWrapper):
         if cluster is None:
             return
         alias = self.db.alias
-        seen = seen_on_replica(texts, alias, placement.timeline_of(alias)) if self._on_replica else seen_on_primary(texts)
+        if self._on_replica:
+            seen = seen_on_replica(texts, placement.mark_of(alias), placement.timeline_of(alias))
+        else:
+            seen = seen_on_primary(texts)
         cluster.see(self.db.pglb_serial, seen)
 
+    @contextmanager
+    def _seeing_at_end(self) -> Iterator[None]:
+        """Ask for the position when what is read in here has been read to its end."""
+        try:
+            yield
+            self._see_apart()
+        except BaseException:
+            # Some of it may have been seen; the connection may be gone, or busy with the rest.
+            self._note_seen_something()
+            raise
+
     def _note_seen_something(self) -> None:
-        """Note that something was seen whose position cannot be asked yet."""
+        """Note that something was seen whose position cannot be asked yet: also what a write returned that binds nobody."""
         cluster = self._cluster()
-        if cluster is not None and self._must_see():
-            cluster.see(self.db.pglb_serial, None)
+        if cluster is None or cluster.must_save or not placement.is_monotonic(self._primary) or self.db.pglb_mirror_of is not None:
+            return
+        cluster.see(self.db.pglb_serial, None)

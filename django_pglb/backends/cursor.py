@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import psycopg
 from django.db import DatabaseError, InterfaceError, OperationalError
 from django.db.backends.utils import CursorDebugWrapper, CursorWrapper
+from psycopg.pq import TransactionStatus
 
 from .. import placement, runtime
 from ..core.decision import Decision, Reason
@@ -24,6 +25,7 @@ from .sql import kind_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from contextlib import AbstractContextManager
 
 T = TypeVar("T")
 
@@ -93,7 +95,7 @@ class RoutedCursor(CarryingCursor):
     def copy(self, statement: Any, params: Any = None, **kwargs: Any) -> Iterator[Any]:
         """Do what psycopg's `Cursor.copy()` does, on the host where this statement belongs. Raises psycopg's own errors."""
         # In this order: what was copied in is committed when psycopg's context ends.
-        with self._noting_unknown_outcome(), ExitStack() as stack:
+        with self._noting_unknown_outcome(), self._seeing_at_end(), ExitStack() as stack:
             yield self._begin(statement, params, lambda: stack.enter_context(self.cursor.copy(statement, params, **kwargs)))
 
     def stream(self, query: Any, params: Any = None, **kwargs: Any) -> Iterator[Any]:
@@ -103,7 +105,7 @@ class RoutedCursor(CarryingCursor):
             rows = self.cursor.stream(query, params, **kwargs)
             return rows, list(islice(rows, 1))
 
-        with self._noting_unknown_outcome():
+        with self._noting_unknown_outcome(), self._seeing_at_end():
             rest, first = self._begin(query, params, begin)
             yield from first
             yield from rest
@@ -149,11 +151,12 @@ class RoutedCursor(CarryingCursor):
             self._prove_apart()
             with self.db.wrap_database_errors:
                 begun = begin()
-            self._note_seen_something()
+            if self._on_replica:
+                self._refuse_promoted()
             return begun
 
         try:
-            with self.debug_sql(statement) if self.db.queries_logged else nullcontext():
+            with self.debug_sql(statement) if self.db.queries_logged else nullcontext(), self._protecting():
                 return self._with_failover(run)
         except DatabaseError as error:
             raise error.__cause__ or error from None
@@ -204,6 +207,9 @@ class RoutedCursor(CarryingCursor):
             # The connection is broken, which whoever discards this cursor knows already.
             return
 
+    def _protecting(self) -> AbstractContextManager[None]:
+        return placement.protecting(self._primary, self._decision, self._kind)
+
     # --- Running ---
 
     def _execute(self, sql: Any, params: Any, *ignored_wrapper_args: Any) -> Any:
@@ -223,10 +229,15 @@ class RoutedCursor(CarryingCursor):
         every = list(param_list)
         return self._with_failover(lambda: self._executemany_here(sql, every))
 
-    @contextmanager
-    def _on_primary(self) -> Iterator[None]:
-        with self._noting_unknown_outcome(), placement.protecting(self._primary, self._decision, self._kind):
-            yield
+    def _execute_on_primary(self, sql: Any, params: Any) -> Any:
+        # What a transaction of the caller's own, also one that Django knows nothing of, has done before would be lost.
+        connection = self.db.connection
+        was_idle = connection is not None and self.db.autocommit and connection.pgconn.transaction_status == TransactionStatus.IDLE
+        with self._noting_unknown_outcome(), self._protecting():
+            try:
+                return self._execute_carrying(sql, params)
+            except DatabaseError as error:
+                return self._run_again_on_primary(lambda: self._execute_carrying(sql, params), error, was_idle=was_idle)
 
     @contextmanager
     def _noting_unknown_outcome(self) -> Iterator[None]:
@@ -242,57 +253,60 @@ class RoutedCursor(CarryingCursor):
     def _execute_here(self, sql: Any, params: Any) -> Any:
         self._has_run = True
         if not self._on_replica:
-            with self._on_primary():
-                return self._again_if_not_run(lambda: self._execute_carrying(sql, params))
+            return self._execute_on_primary(sql, params)
         flying = runtime.get_runtime().in_flight[self.db.alias]
         flying.append(None)
         try:
             result = self._execute_carrying(sql, params)
         finally:
             flying.pop()
+        self._refuse_promoted()
+        return result
+
+    def _refuse_promoted(self) -> None:
+        """Raise `Promoted` if the server has just said that it is one, and the checker does not know."""
         if self.db.pglb_takes_writes and not placement.is_known_promoted(self.db.alias):
             raise Promoted
-        return result
 
     def _executemany_here(self, sql: Any, param_list: Any) -> Any:
         if not self._on_replica:
-            with self._on_primary():
-                return Plain._executemany(self, sql, param_list)
-        self._prove_apart()
-        result = Plain._executemany(self, sql, param_list)
+            with self._noting_unknown_outcome():
+                result = Plain._executemany(self, sql, param_list)
+        else:
+            self._prove_apart()
+            result = Plain._executemany(self, sql, param_list)
+            self._refuse_promoted()
         self._note_seen_something()
         return result
 
     # --- Failing on the primary ---
 
-    def _again_if_not_run(self, run: Callable[[], T]) -> T:
-        """Return what `run` returns, after a new connection or two to the primary if the statement may be run again."""
+    def _run_again_on_primary(self, run: Callable[[], T], error: DatabaseError, *, was_idle: bool) -> T:
+        """Return what `run` returns on a new connection to the primary; raise `error` if the statement may have run, or may not leave."""
         for pause in self.db.pglb_pauses():
-            try:
-                return run()
-            except DatabaseError as error:
-                lost = self.db.pglb_is_lost
-                if not self._may_run_again(error):
-                    raise
-                if not lost:
-                    pause()
+            if not self._may_run_again(error, was_idle=was_idle):
+                raise error
+            pause()
             # The next connection may be one to another server: `HOST` may name several.
             self.db.close()
             self._open(self.db)
-        return run()
+            try:
+                return run()
+            except DatabaseError as another:
+                error = another
+        raise error
 
-    def _may_run_again(self, error: DatabaseError) -> bool:
+    def _may_run_again(self, error: DatabaseError, *, was_idle: bool) -> bool:
         """Say whether the statement that failed may be run on a new connection. Lets go of a server that is no primary any more."""
-        db, held = self.db, self.db.in_atomic_block or not self.db.autocommit or self._rows_delivered
+        db = self.db
         sqlstate: str | None = getattr(error.__cause__, "sqlstate", None)
-        is_read = self._kind is Kind.READ
-        verdict = judge_on_primary(sqlstate, Phase.STATEMENT, connection_lost=db.pglb_is_lost, is_read=is_read)
+        verdict = judge_on_primary(sqlstate, connection_lost=db.pglb_is_lost)
         if verdict is OnPrimary.AGAIN_IF_DEMOTED:
             if not db.pglb_is_demoted():
                 return False
             # Inside a transaction Django refuses everything from here on; after it, it connects anew.
             db.close()
-        return verdict is not OnPrimary.RAISE and not held
+        return verdict is not OnPrimary.RAISE and was_idle and not (db.in_atomic_block or self._rows_delivered)
 
     # --- Failing over ---
 

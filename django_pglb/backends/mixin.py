@@ -249,10 +249,10 @@ class LoadBalancedMixin(Base):
     @property
     def pglb_takes_writes(self) -> bool:
         """Whether this replica has said, on a connection of its own, that it was promoted. Costs no round trip."""
-        replica = self.pglb_replica()
-        if replica is None or replica.pooled or self.pglb_mirror_of is not None or self.connection is None:
+        if self.connection is None or self.connection.pgconn.parameter_status(IN_HOT_STANDBY) != b"off" or self.pglb_mirror_of is not None:
             return False
-        return bool(self.connection.pgconn.parameter_status(IN_HOT_STANDBY) == b"off")
+        replica = self.pglb_replica()
+        return replica is not None and not replica.pooled
 
     def pglb_is_demoted(self) -> bool:
         """Ask whether the server that the primary's alias is connected to is a standby now. False if it does not answer."""

@@ -19,7 +19,12 @@ ON_PRIMARY: LiteralString = (
     " current_setting('wal_block_size'), pg_size_bytes(current_setting('wal_segment_size'))"
 )
 
-ON_REPLICA: LiteralString = "SELECT pg_is_in_recovery(), pg_last_wal_replay_lsn(), pg_last_wal_receive_lsn()"
+# The position of a promoted server is frozen, and says nothing of what it has written itself since.
+ON_REPLICA: LiteralString = (
+    "SELECT pg_last_wal_replay_lsn(), pg_last_wal_receive_lsn(),"
+    " CASE WHEN NOT pg_is_in_recovery() THEN pg_current_wal_insert_lsn() END,"
+    " CASE WHEN NOT pg_is_in_recovery() THEN pg_walfile_name(pg_current_wal_insert_lsn()) END"
+)
 
 
 def pointer_on_primary(texts: Texts, written_at: float) -> Pointer:
@@ -37,15 +42,17 @@ def seen_on_primary(texts: Texts) -> Pointer:
     return pointer_on_primary(texts, now())
 
 
-def seen_on_replica(texts: Texts, alias: str, timeline: int | None) -> Pointer | None:
-    """Return the upper bound of what a read on `alias` saw that was followed by `ON_REPLICA`; None if it cannot be told.
+def seen_on_replica(texts: Texts, mark: int, timeline: int | None) -> Pointer | None:
+    """Return the upper bound of what a read saw that was followed by `ON_REPLICA`; None if it cannot be told.
 
-    The position of a promoted server is frozen, and says nothing of what it has written itself since.
+    `mark` is the replica's, and `timeline` what is known of the primary's.
     """
-    in_recovery, replayed, received = texts
-    if in_recovery != "t" or replayed is None or timeline is None:
+    replayed, received, inserted, walfile = texts
+    if inserted is not None and walfile is not None:
+        return Pointer(int(walfile[:8], 16), normalise(parse_lsn(inserted)), now())
+    if replayed is None or timeline is None:
         return None
-    lsn = seen_lsn(alias, normalise(parse_lsn(replayed)), None if received is None else parse_lsn(received))
+    lsn = seen_lsn(mark, normalise(parse_lsn(replayed)), None if received is None else normalise(parse_lsn(received)))
     return Pointer(timeline, lsn, now())
 
 

@@ -36,6 +36,11 @@ def _text_of(sql: Any, db: Any) -> str | None:
         return None
 
 
+def is_empty(sql: Any) -> bool:
+    """Say whether there is plainly no statement in `sql`, which then gives no result."""
+    return isinstance(sql, str) and not sql.strip(" \t\r\n;")
+
+
 def enclosed(before: str, sql: Any, after: str) -> Any:
     """Return `sql` between two statements, either of which may be empty, in the form that it has."""
     head = f"{before}; " if before else ""

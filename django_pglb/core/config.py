@@ -8,6 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+from .lsn import marks_of
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReplicaConfig:
@@ -64,8 +66,12 @@ class Config:
     """Every configured alias -> the primary of its cluster (a primary is its own)."""
     replicas: dict[str, ReplicaConfig] = field(init=False)
     """Every replica's alias -> its entry."""
+    marks: dict[str, int] = field(init=False)
+    """Every replica's alias -> what tells it from its peers in a position that was seen on it."""
 
     def __post_init__(self) -> None:
         clusters = self.clusters.values()
         object.__setattr__(self, "primary_of", {alias: cluster.primary for cluster in clusters for alias in cluster.aliases})
+        marks = [marks_of(replica.alias for replica in cluster.replicas) for cluster in clusters]
+        object.__setattr__(self, "marks", {alias: mark for of_cluster in marks for alias, mark in of_cluster.items()})
         object.__setattr__(self, "replicas", {replica.alias: replica for cluster in clusters for replica in cluster.replicas})

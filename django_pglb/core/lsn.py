@@ -6,7 +6,11 @@ A position is handled as an integer; its text forms are PostgreSQL's own `X/Y` (
 from __future__ import annotations
 
 import re
-from typing import NamedTuple
+from collections import Counter
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 # PostgreSQL's own bounds: 64 bits, written as two halves of at most eight hexadecimal digits.
 _LSN_TEXT = re.compile(r"([0-9A-Fa-f]{1,8})/([0-9A-Fa-f]{1,8})")
@@ -18,6 +22,8 @@ SEGMENT_HEADER_BYTES = 40
 
 # MAXIMUM_ALIGNOF - 1.
 LOW_BITS = 7
+# The mark of no host in particular: everybody must go past the position. The highest one, so that it wins as text, too.
+ANYBODY = 7
 
 DEFAULT_BLOCK_BYTES = 8192
 DEFAULT_SEGMENT_BYTES = 16 * 1024 * 1024
@@ -35,26 +41,35 @@ class Pointer(NamedTuple):
     lsn: int
     written_at: float = 0.0
 
-    def lsn_on(self, alias: str) -> int:
-        """Return the position that the host `alias` must have replayed: see `seen_lsn`."""
-        return self.lsn & ~LOW_BITS if self.lsn & LOW_BITS == _mark(alias) else self.lsn
+    @property
+    def exact_lsn(self) -> int:
+        """The position itself, which one host at least need not go past."""
+        return self.lsn & ~LOW_BITS
+
+    def lsn_on(self, mark: int) -> int:
+        """Return the position that the host with this mark must have replayed: see `seen_lsn`."""
+        return self.exact_lsn if self.lsn & LOW_BITS == mark != ANYBODY else self.lsn
 
 
-def seen_lsn(alias: str, replayed: int, received: int | None) -> int:
-    """Return the upper bound of what a read on the replica `alias` saw, from positions asked for after it.
+def seen_lsn(mark: int, replayed: int, received: int | None) -> int:
+    """Return the upper bound of what a read saw on the replica with this mark, from positions asked for after it.
 
-    A standby counts a record as replayed only when it is done with it, and a commit is visible a little earlier. So while it has more to
-    replay, a read may have seen one record beyond `replayed`, and no other host will do that has not gone past this position. The host
-    itself will: it need not go past it, or everybody would leave a replica that stalls. Records begin and end at multiples of eight,
-    so the low bits of the position are free to say which host that is.
+    A standby counts a record as replayed only when it is done with it, and a commit is visible a little earlier. So unless it has replayed
+    exactly what it received, a read may have seen one record beyond `replayed`, and no other host will do that has not gone past this
+    position. The host itself will: it need not go past it, or everybody would leave a replica that stalls. Records begin and end at
+    multiples of eight, so the low bits of the position are free to say which host that is.
     """
-    is_replaying = received is not None and received > replayed
-    return replayed | _mark(alias) if is_replaying else replayed
+    return replayed if received == replayed else replayed | mark
 
 
-def _mark(alias: str) -> int:
-    # The same in every process, and different for names that are counted through. Aliases that share a mark only lose the exactness above.
-    return 1 + sum(alias.encode()) % LOW_BITS
+def marks_of(aliases: Iterable[str]) -> dict[str, int]:
+    """Return the mark of each of a cluster's replicas. Those that would share one are `ANYBODY`, whom nobody need not go past.
+
+    A name has the same mark in every process that knows the same replicas, else `ANYBODY` in some.
+    """
+    marks = {alias: 1 + sum(alias.encode()) % (LOW_BITS - 1) for alias in aliases}
+    taken = Counter(marks.values())
+    return {alias: mark if taken[mark] == 1 else ANYBODY for alias, mark in marks.items()}
 
 
 def parse_lsn(text: str) -> int:
@@ -88,4 +103,8 @@ def later(one: Pointer | None, other: Pointer | None) -> Pointer | None:
     """Return the later of two pointers; None means no pointer."""
     if one is None or other is None:
         return one if other is None else other
-    return max(one, other)
+    latest = max(one, other)
+    if one.timeline == other.timeline and one.exact_lsn == other.exact_lsn and 0 != one.lsn & LOW_BITS != other.lsn & LOW_BITS != 0:
+        # Seen on two hosts: each may have shown a record that the other one has not.
+        return latest._replace(lsn=latest.lsn | ANYBODY)
+    return latest

@@ -3,7 +3,8 @@
 1. SQLSTATE, phase, and whether the connection survived decide, never the class that Django raised: connect failures carry no SQLSTATE
    at all, and 25006 is an `InternalError`. https://www.postgresql.org/docs/current/errcodes-appendix.html
 2. Once rows were delivered, or inside a transaction of the caller's, nobody else has the same snapshot: every failure is the caller's.
-3. On a replica a read may always be run again elsewhere. On the primary only what it certainly has not run, and provable reads.
+3. On a replica a read may always be run again elsewhere. On the primary only what it certainly has not run: a text that looks like a read
+   may write all the same (a view, an operator, a cast), and a new connection has lost what the old one had been told (`SET ROLE`, locks).
 4. Overload (too many connections, a pool that gives none) takes a host out as trouble does; the checker's pause before it looks again,
    which doubles while requests go on failing there, is what cools it down.
 """
@@ -28,7 +29,7 @@ class OnPrimary(Enum):
     """What to do with a statement that failed on the primary."""
 
     RAISE = auto()
-    AGAIN = auto()  # it has certainly not run, or it only read: once more, on a new connection
+    AGAIN_IF_LOST = auto()  # whoever ended the connection with it has not run it: once more, on a new one
     AGAIN_IF_DEMOTED = auto()  # the same, if that server is a primary no more; else it is the caller's own error
 
 
@@ -57,7 +58,7 @@ TABLE = (
     Row(CANCELLED_BY_REPLAY, "SerializationFailure", Verdict.HOST_STAYS),
     Row("40P01", "DeadlockDetected", Verdict.HOST_STAYS),
     # What a pooler in front of a server says that is still starting; a direct connection is refused without an SQLSTATE.
-    Row("57P03", "CannotConnectNow", Verdict.HOST_STAYS, OnPrimary.AGAIN),
+    Row("57P03", "CannotConnectNow", Verdict.HOST_STAYS, OnPrimary.AGAIN_IF_LOST),
     Row("25006", "ReadOnlySqlTransaction", Verdict.WAS_WRITE, OnPrimary.AGAIN_IF_DEMOTED),
     # A migration that is not replayed yet: table, column, function or operator, type or collation, schema.
     Row("42P01", "UndefinedTable", Verdict.PRIMARY),
@@ -97,14 +98,11 @@ def judge(sqlstate: str | None, phase: Phase, *, connection_lost: bool) -> Verdi
     return Verdict.HOST_OUT if connection_lost else Verdict.RAISE
 
 
-def judge_on_primary(sqlstate: str | None, phase: Phase, *, connection_lost: bool, is_read: bool) -> OnPrimary:
-    """Return what to do with a statement that failed on the primary. `is_read`: it provably is one, so running it twice does nothing.
+def judge_on_primary(sqlstate: str | None, *, connection_lost: bool) -> OnPrimary:
+    """Return what to do with a statement that failed on the primary. Whatever it says, only outside a transaction.
 
     That a connection is refused is not judged here: connecting is tried again by itself.
     """
-    if phase is not Phase.STATEMENT:
-        return OnPrimary.RAISE
     row = BY_SQLSTATE.get(sqlstate or "")
-    if row is not None and row.on_primary is not OnPrimary.RAISE:
-        return row.on_primary
-    return OnPrimary.AGAIN if connection_lost and is_read else OnPrimary.RAISE
+    verdict = OnPrimary.RAISE if row is None else row.on_primary
+    return verdict if connection_lost or verdict is not OnPrimary.AGAIN_IF_LOST else OnPrimary.RAISE

@@ -140,7 +140,7 @@ class ClusterSession:
         self.seen: dict[int, Pointer] = {}
         """Serial number of a connection -> the upper bound of what reads on it have seen (kept where reads must be monotonic)."""
         self.remembered: Pointer | None = None
-        """What is known to be remembered for those whom this unit of work acts for."""
+        """What is known to be remembered for each of those whom this unit of work acts for."""
         self.saw_unknown = False
         """A read saw something whose position could not be asked."""
         self.chosen: str | None = None
@@ -180,17 +180,22 @@ class ClusterSession:
         self.note_write()
         self.outcome_unknown = True
 
+    def note_remembered(self, pointers: Iterable[Pointer | None]) -> None:
+        """Note what is remembered for more of those whom this unit of work acts for; whoever knows least counts."""
+        known = [*pointers, *([self.remembered] if self.asked else [])]
+        self.remembered = None if None in known else min((pointer for pointer in known if pointer is not None), default=None)
+
     def see(self, serial: int, pointer: Pointer | None) -> None:
         """Note that a read on the connection numbered `serial` saw nothing beyond `pointer`; None: that is not known."""
         if pointer is None:
             self.saw_unknown = True
         else:
-            self.seen[serial] = max(pointer, self.seen.get(serial, pointer))
+            self.seen[serial] = later(pointer, self.seen.get(serial)) or pointer
 
     @property
     def seen_at_most(self) -> Pointer | None:
         """The upper bound of all that this unit of work is known to have seen."""
-        return max(tuple(self.seen.values()), default=None)
+        return reduce(later, tuple(self.seen.values()), None)
 
     @property
     def must_remember(self) -> bool:
@@ -200,8 +205,8 @@ class ClusterSession:
         seen, remembered = self.seen_at_most, self.remembered
         return seen is not None and (remembered is None or seen[:2] > remembered[:2])
 
-    def wanted_lsn(self, alias: str, serial: int | None) -> int | None:
-        """Return the position that the connection numbered `serial`, to the host `alias`, must prove; None if none.
+    def wanted_lsn(self, mark: int, serial: int | None) -> int | None:
+        """Return the position that the connection numbered `serial`, to the host with this mark, must prove; None if none.
 
         What was seen on that very connection needs no proof there. What was seen on others does. A pooler's connection is no such thing:
         `serial` None.
@@ -210,7 +215,7 @@ class ClusterSession:
         for other, seen in tuple(self.seen.items()):
             if other != serial:
                 pointer = later(pointer, seen)
-        return None if pointer is None else pointer.lsn_on(alias)
+        return None if pointer is None else pointer.lsn_on(mark)
 
     def count(self, decision: Decision, statements: int = 1) -> None:
         self.decisions[decision] = self.decisions.get(decision, 0) + statements
@@ -248,7 +253,7 @@ class ClusterSession:
 class RoutingSession:
     """One unit of work. Open one per request, job or block; never share it between users."""
 
-    __slots__ = ("clusters", "identities", "is_request", "outer", "replica_reads", "safe_method", "view_atomic")
+    __slots__ = ("clusters", "down_at_start", "identities", "is_request", "outer", "replica_reads", "safe_method", "view_atomic")
 
     def __init__(self, identities: IdentitySource | None = None, *, safe_method: bool = True, is_request: bool = False) -> None:
         self.identities: IdentitySource = identities or Nobody()
@@ -259,6 +264,8 @@ class RoutingSession:
         """The view asked for `replica_reads()`, so an unsafe method alone does not mean that it wrote."""
         self.view_atomic: frozenset[str] = frozenset()
         """Primaries on which Django wraps this request's view in a transaction (`ATOMIC_REQUESTS`)."""
+        self.down_at_start: frozenset[str] = frozenset()
+        """Primaries that were known to be down when it began, so that nobody can have written to them unseen."""
         self.outer: RoutingSession | None = None
         """The unit of work that this one was opened in."""
         self.clusters: dict[str, ClusterSession] = {}

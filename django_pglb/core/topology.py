@@ -66,7 +66,7 @@ class Host:
 
     def has_probably_reached(self, pointer: Pointer, written_at: float, now: float) -> bool:
         """Guess whether this host has replayed `pointer`, which was written at `written_at`."""
-        if self.is_mirror or (self.replay_lsn is not None and self.replay_lsn >= pointer.lsn_on(self.alias)):
+        if self.is_mirror or (self.replay_lsn is not None and self.replay_lsn >= pointer.exact_lsn):
             return True
         # A replica that was `delay_seconds` behind at its last probe has by now replayed what the primary wrote that long ago.
         return self.delay_seconds is not None and written_at <= now - self.delay_seconds

@@ -24,9 +24,10 @@ class AnyCachePointers:
     def load(self, memory: Memory, keys: Sequence[str]) -> list[str | None]:
         """Return what is there. Raises `StoreError`."""
         try:
-            return list(caches[self._alias].get_many(keys).values())
+            found = caches[self._alias].get_many(keys)
         except Exception as error:
             raise self._silent(error) from error
+        return [found.get(key) for key in keys]
 
     def save(self, memory: Memory, saves: Sequence[Save]) -> None:
         """Merge each of `saves` into what is there. Raises `StoreError`."""

@@ -47,8 +47,8 @@ class Store(ABC):
         self.pointer_seconds = pointer_seconds
 
     @abstractmethod
-    def load(self, primary: str, identities: Sequence[Identity]) -> Bound:
-        """Return what binds a reader who is all of `identities`, in one round trip. Raises `StoreError`."""
+    def load(self, primary: str, identities: Sequence[Identity]) -> list[Bound]:
+        """Return what binds each of `identities`, in their order, in one round trip. Raises `StoreError`."""
 
     @abstractmethod
     def save(self, primary: str, identities: Sequence[Identity], bound: Bound) -> None:

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from django.conf import settings
 
+from ..core.routing_session import UNBOUND
 from .any_cache import AnyCachePointers
 from .base import Store, StoreError, decode, encode, merge_all, store_key
 from .client import open_client
@@ -33,12 +34,13 @@ class CacheStore(Store):
         client = open_client(cache)
         self._pointers = AnyCachePointers(cache) if client is None else RedisPointers(client, cache)
 
-    def load(self, primary: str, identities: Sequence[Identity]) -> Bound:
+    def load(self, primary: str, identities: Sequence[Identity]) -> list[Bound]:
         secrets = [settings.SECRET_KEY, *settings.SECRET_KEY_FALLBACKS]
         keys = [store_key(primary, identity, str(secret)) for identity in identities for secret in secrets]
         values = self._pointers.load(self._memory(primary), keys) if keys else []
         try:
-            return merge_all(decode(value) for value in values if value is not None)
+            bounds = [UNBOUND if value is None else decode(value) for value in values]
+            return [merge_all(bounds[first : first + len(secrets)]) for first in range(0, len(bounds), len(secrets))]
         except ValueError as error:
             raise StoreError(f"the pointer store (cache {self.cache_alias!r}) holds something that is not a pointer") from error
 

@@ -18,8 +18,8 @@ class CookieStore(Store):
 
     binds_by_cookie = True
 
-    def load(self, primary: str, identities: Sequence[Identity]) -> Bound:
-        return UNBOUND
+    def load(self, primary: str, identities: Sequence[Identity]) -> list[Bound]:
+        return [UNBOUND] * len(identities)
 
     def save(self, primary: str, identities: Sequence[Identity], bound: Bound) -> None:
         """Do nothing: the response's cookie is the save."""

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from django_pglb.core.lsn import Pointer, format_lsn, later, normalise, parse_lsn, seen_lsn
+from django_pglb.core.lsn import ANYBODY, Pointer, format_lsn, later, marks_of, normalise, parse_lsn, seen_lsn
 
 SEGMENT = 16 * 1024 * 1024
 POINTERS = st.builds(Pointer, st.integers(1, 9), st.integers(0, 2**64 - 1), st.integers(0, 10**9).map(float)) | st.none()
@@ -58,19 +58,50 @@ def test_merging_pointers_commutes_and_never_goes_back(a: Pointer | None, b: Poi
     assert all(merged is not None and merged >= part for part in (a, b) if part is not None)
 
 
+MARKS = marks_of(["replica1", "replica2"])
+
+
 def test_host_that_is_still_replaying_need_not_go_past_what_was_seen_on_it() -> None:
     """A record that it was in the middle of may have been seen. Any other host must have gone past it, the same one is there."""
-    seen = Pointer(1, seen_lsn("replica1", 0x1000, 0x1008))
-    assert seen.lsn_on("replica1") == 0x1000
-    assert 0x1000 < seen.lsn_on("replica2") < 0x1008
+    for received in (0x1008, 0x0FF8, None):
+        seen = Pointer(1, seen_lsn(MARKS["replica1"], 0x1000, received))
+        assert seen.lsn_on(MARKS["replica1"]) == 0x1000
+        assert 0x1000 < seen.lsn_on(MARKS["replica2"]) < 0x1008
 
 
-def test_host_that_has_replayed_all_it_received_was_in_the_middle_of_nothing() -> None:
+def test_host_that_has_replayed_what_it_received_was_in_the_middle_of_nothing() -> None:
     """What was seen there is exactly what it has replayed: an idle cluster keeps nobody from any replica."""
-    for received in (None, 0x0FF8, 0x1000):
-        assert seen_lsn("replica1", 0x1000, received) == 0x1000
+    assert seen_lsn(MARKS["replica1"], 0x1000, 0x1000) == 0x1000
 
 
 def test_position_of_a_write_is_the_same_for_every_host() -> None:
     """Records end at multiples of eight, so a position that was taken on a primary has no mark."""
-    assert {Pointer(1, 0x1000).lsn_on(alias) for alias in ("replica1", "replica2", "default")} == {0x1000}
+    assert {Pointer(1, 0x1000).lsn_on(mark) for mark in range(1, 8)} == {0x1000}
+
+
+@pytest.mark.parametrize("aliases", [["replica1", "replica7"], ["db12", "db21"], [f"r{number}" for number in range(9)]])
+def test_hosts_that_would_share_a_mark_have_none(aliases: list[str]) -> None:
+    """Each of them must go past what the others showed, and what it showed itself."""
+    for alias, mark in marks_of(aliases).items():
+        pointer = Pointer(1, seen_lsn(mark, 0x1000, 0x1008))
+        exempt = [other for other, its in marks_of(aliases).items() if pointer.lsn_on(its) == 0x1000]
+        assert exempt in ([], [alias])
+    shared = [mark for mark in marks_of(aliases).values() if mark == ANYBODY]
+    assert len(shared) >= 2
+
+
+def test_typical_names_have_marks_of_their_own() -> None:
+    for names in (["replica1", "replica2", "replica3"], ["replica_a", "replica_b"], ["eu", "us"]):
+        assert ANYBODY not in marks_of(names).values()
+        assert len(set(marks_of(names).values())) == len(names)
+
+
+def test_what_two_hosts_showed_is_nobodys() -> None:
+    """At the same position each may have shown a record that the other one has not."""
+    one, other = (Pointer(1, seen_lsn(MARKS[alias], 0x1000, 0x1008)) for alias in ("replica1", "replica2"))
+    for merged in (later(one, other), later(other, one)):
+        assert merged is not None
+        assert {merged.lsn_on(mark) for mark in MARKS.values()} == {0x1007}
+    assert later(one, one) == one
+    assert later(one, Pointer(1, 0x1000)) == one
+    assert later(one, Pointer(1, 0x1008)) == Pointer(1, 0x1008)
