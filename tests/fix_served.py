@@ -2,143 +2,48 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
-import signal
 import subprocess
 import sys
-import tempfile
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
-from typing import Self
+from typing import Any
 
 import pytest
 
-from django_pglb.testing import Cluster, wait_until
-from django_pglb.testing.ports import free_port
+from django_pglb.testing import Cluster
 
-from .served.client import Answer, Wire
-from .served.load import CLIENTS
+from .served.client import Answer
+from .served.site import ROOT, GunicornSite, sees_replicas_online
 
 DATABASE = "site"
-ROOT = Path(__file__).parents[1]
-READY_SECONDS = 120
-END_SECONDS = 10
 REGISTER_READ = """
     SELECT coalesce(sum(calls), 0)::int FROM pg_stat_statements
     WHERE query LIKE 'SELECT "served\\_register"%' AND query NOT LIKE '%FOR UPDATE%'
 """
 
 
-class ServedSite:
-    """The site under gunicorn: `workers` processes of `threads` threads. A context manager.
+class ServedSite(GunicornSite):
+    """The test site under gunicorn, on `cluster`. `environment` overrides what `tests.served.settings` reads.
 
-    `environment` overrides what `tests.served.settings` reads; `application` is a module of `tests.served`.
+    `application` is a module of `tests.served`. Ready when every worker sees both replicas online.
     """
 
-    def __init__(
-        self,
-        cluster: Cluster,
-        *,
-        workers: int = 2,
-        threads: int = 4,
-        preload: bool = False,
-        application: str = "wsgi",
-        environment: dict[str, str] | None = None,
-    ) -> None:
+    def __init__(self, cluster: Cluster, *, application: str = "wsgi", environment: dict[str, str] | None = None, **arguments: Any) -> None:
         self.cluster = cluster
-        self.port = free_port()
-        self.workers = workers
-        self._threads = threads
-        self._preload = preload
-        self._application = application
-        self._environment = {**site_environment(cluster), **(environment or {})}
-        self._process: subprocess.Popen[bytes] | None = None
+        merged = {**site_environment(cluster), **(environment or {})}
+        super().__init__(f"tests.served.{application}:application", merged, **arguments)
 
-    def __enter__(self) -> Self:
-        self._log = tempfile.TemporaryFile()
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "gunicorn", *self._arguments(), f"tests.served.{self._application}:application"],
-            cwd=ROOT,
-            env=self._environment,
-            stdin=subprocess.DEVNULL,
-            stdout=self._log,
-            stderr=self._log,
-        )
-        try:
-            self.wait_until_online()
-        except BaseException:
-            self.__exit__()
-            raise
-        return self
-
-    def __exit__(self, *exc_info: object) -> None:
-        process = self._process
-        if process is None:
-            return
-        children = self.worker_pids()
-        process.send_signal(signal.SIGTERM)
-        try:
-            process.wait(END_SECONDS)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-            for pid in children:
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(pid, signal.SIGKILL)
-        self._process = None
-        self._log.close()
-
-    @property
-    def master_pid(self) -> int:
-        assert self._process is not None
-        return self._process.pid
-
-    def worker_pids(self) -> set[int]:
-        """Return the pids of gunicorn's living workers, as the operating system knows them."""
-        return _children(self.master_pid)
-
-    def read_log(self) -> str:
-        """Return what gunicorn and the site have logged so far."""
-        return os.pread(self._log.fileno(), 1_000_000, 0).decode(errors="replace")
+    def is_ready(self, answer: Answer) -> bool:
+        return sees_replicas_online(answer)
 
     def wait_until_online(self) -> None:
         """Wait until every worker answers and sees both replicas online."""
-        wait_until(
-            self._is_online, timeout=READY_SECONDS, what=lambda: f"all workers to see both replicas online; the log:\n{self.read_log()}"
-        )
-
-    def ask_all_workers(self, path: str = "/topology/") -> dict[int, Answer]:
-        """Return the latest answer of each worker that answered one of a few requests at once."""
-        with ThreadPoolExecutor(2 * CLIENTS) as pool:
-            answers = list(pool.map(self._ask, [path] * 2 * CLIENTS))
-        return {int(answer.worker): answer for answer in answers if answer is not None and answer.worker}
+        self.wait_until_ready()
 
     def register_reads(self) -> dict[str, int]:
         """Return how many reads of a register each host has run, by its own statistics."""
         aliases = {"default": self.cluster.primary, "replica1": self.cluster.replicas[0], "replica2": self.cluster.replicas[1]}
         return {alias: int(host.ask(REGISTER_READ)) for alias, host in aliases.items()}
-
-    def _arguments(self) -> list[str]:
-        arguments = ["--config", "python:tests.served.gunicorn_conf", "--bind", f"127.0.0.1:{self.port}", "--workers", str(self.workers)]
-        arguments += ["--worker-class", "gthread", "--threads", str(self._threads)] if self._threads > 1 else []
-        return arguments + (["--preload"] if self._preload else [])
-
-    def _is_online(self) -> bool:
-        assert self._process is not None
-        if self._process.poll() is not None:
-            raise RuntimeError(f"gunicorn has ended with {self._process.returncode}; its log:\n{self.read_log()}")
-        answers = self.ask_all_workers()
-        seen = {pid for pid, answer in answers.items() if {answer.body["replica1"], answer.body["replica2"]} == {"online"}}
-        return len(seen) == self.workers and seen == self.worker_pids()
-
-    def _ask(self, path: str) -> Answer | None:
-        try:
-            with Wire(self.port) as wire:
-                return wire.request("GET", path)
-        except OSError:
-            return None
 
 
 def site_environment(cluster: Cluster) -> dict[str, str]:
@@ -151,12 +56,6 @@ def site_environment(cluster: Cluster) -> dict[str, str]:
         "SERVED_REDIS": cluster.redis.url,
         "DJANGO_SETTINGS_MODULE": "tests.served.settings",
     }
-
-
-def _children(parent: int) -> set[int]:
-    listing = subprocess.run(["ps", "-A", "-o", "pid=,ppid="], capture_output=True, text=True, check=True).stdout
-    rows = (line.split() for line in listing.splitlines())
-    return {int(pid) for pid, ppid in rows if int(ppid) == parent}
 
 
 @pytest.fixture(scope="session")

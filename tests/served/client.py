@@ -23,14 +23,25 @@ class Device:
         self.user = user
         self.cookies: dict[str, str] = {}
 
-    def cookie_header(self) -> str:
-        return "; ".join(f"{name}={value}" for name, value in self.cookies.items())
+    def headers(self) -> dict[str, str]:
+        """Return the headers that say who asks."""
+        return {"Cookie": "; ".join(f"{name}={value}" for name, value in self.cookies.items())} if self.cookies else {}
 
     def learn(self, set_cookies: list[str]) -> None:
         # Rebound, not changed: another client may be sending them.
         for header in set_cookies:
             parsed = SimpleCookie(header)
             self.cookies = {**self.cookies, **{name: morsel.value for name, morsel in parsed.items()}}
+
+
+class ApiClient(Device):
+    """A program of one user: it sends an Authorization header and keeps no cookie."""
+
+    def headers(self) -> dict[str, str]:
+        return {"Authorization": f"Token {username(self.user)}"}
+
+    def learn(self, set_cookies: list[str]) -> None:
+        """Ignore them, as such programs do."""
 
 
 class Answer(NamedTuple):
@@ -62,7 +73,7 @@ class Wire:
 
     def request(self, method: str, path: str, device: Device | None = None, **fields: str) -> Answer:
         """Send one request and return its answer. Raises what `http.client` raises."""
-        headers = {"Cookie": device.cookie_header()} if device is not None and device.cookies else {}
+        headers = device.headers() if device is not None else {}
         if method == "POST":
             headers["Content-Type"] = "application/x-www-form-urlencoded"
         self._connection.request(method, path, urlencode(fields) if method == "POST" else None, headers)

@@ -7,7 +7,6 @@ import threading
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from http.client import HTTPException
 from typing import Self
 
 from .client import Device, Wire
@@ -21,9 +20,9 @@ WRITES = 0.1
 REQUESTS_PER_CONNECTION = 20
 
 
-def sign_in_everybody(port: int) -> list[Device]:
-    """Return two signed-in devices of every user."""
-    devices = [Device(user) for user in range(USERS) for _ in range(DEVICES_PER_USER)]
+def sign_in_everybody(port: int, users: int = USERS) -> list[Device]:
+    """Return two signed-in devices of each of the first `users`."""
+    devices = [Device(user) for user in range(users) for _ in range(DEVICES_PER_USER)]
 
     def sign_in(some: Sequence[Device]) -> None:
         with Wire(port) as wire:
@@ -36,16 +35,14 @@ def sign_in_everybody(port: int) -> list[Device]:
     return devices
 
 
-class Load:
-    """Clients at work from `with` to its end. `operations` and `failures` grow meanwhile; they may be read at any time."""
+class Clients:
+    """Threads with a connection each that do `do_one` again and again, from `with` to its end. `failures` grows meanwhile."""
 
-    def __init__(self, port: int, devices: Sequence[Device]) -> None:
-        self.operations: list[Operation] = []
+    def __init__(self, port: int, count: int = CLIENTS) -> None:
         self.failures: list[str] = []
         self._port = port
-        self._devices = devices
         self._stopping = threading.Event()
-        self._threads = [threading.Thread(target=self._work, name=f"client {number}") for number in range(CLIENTS)]
+        self._threads = [threading.Thread(target=self._work, args=[number], name=f"client {number}") for number in range(count)]
 
     def __enter__(self) -> Self:
         for thread in self._threads:
@@ -56,6 +53,32 @@ class Load:
         self._stopping.set()
         for thread in self._threads:
             thread.join()
+
+    def do_one(self, client: int, wire: Wire) -> None:
+        """Do one request."""
+        raise NotImplementedError
+
+    def _work(self, client: int) -> None:
+        wire = Wire(self._port)
+        while not self._stopping.is_set():
+            try:
+                for _ in range(REQUESTS_PER_CONNECTION):
+                    if not self._stopping.is_set():
+                        self.do_one(client, wire)
+                wire.close()
+            except Exception as error:  # noqa: BLE001 - whatever it is, it must show, and the others go on
+                self.failures.append(f"{type(error).__name__}: {error}")
+                wire.close()
+        wire.close()
+
+
+class Load(Clients):
+    """Clients at work. `operations` and `failures` may be read at any time."""
+
+    def __init__(self, port: int, devices: Sequence[Device]) -> None:
+        super().__init__(port)
+        self.operations: list[Operation] = []
+        self._devices = devices
 
     @property
     def reads(self) -> list[Operation]:
@@ -71,20 +94,7 @@ class Load:
         while time.monotonic() < deadline and not self.failures:
             time.sleep(0.05)
 
-    def _work(self) -> None:
-        wire = Wire(self._port)
-        while not self._stopping.is_set():
-            try:
-                for _ in range(REQUESTS_PER_CONNECTION):
-                    if not self._stopping.is_set():
-                        self._do_one(wire)
-                wire.close()
-            except (OSError, HTTPException, ValueError) as error:
-                self.failures.append(f"{type(error).__name__}: {error}")
-                wire.close()
-        wire.close()
-
-    def _do_one(self, wire: Wire) -> None:
+    def do_one(self, client: int, wire: Wire) -> None:
         device = random.choice(self._devices)
         is_write = random.random() < WRITES
         started = time.monotonic()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 
+from django.apps import apps
 from django.contrib.auth import authenticate, login
 from django.db import transaction
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect, JsonResponse
@@ -41,7 +42,9 @@ def whoami(request: HttpRequest) -> HttpResponse:
 
 
 def topology(request: HttpRequest) -> HttpResponse:
-    """Answer how this process sees each host, after holding the worker for a moment."""
+    """Answer how this process sees each host, after holding the worker for a moment. Nothing without our package."""
     time.sleep(HOLD_SECONDS)
+    if not apps.is_installed("django_pglb"):
+        return JsonResponse({})
     hosts = runtime.get_runtime().topology("default").by_alias
     return JsonResponse({alias: host.state for alias, host in hosts.items()})
