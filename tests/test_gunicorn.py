@@ -104,6 +104,33 @@ def test_each_worker_probes_although_the_masters_checker_ran_before_the_fork(pre
         wait_until(lambda host=host: len(probers(host)) == WORKERS + 1, timeout=20, what=f"one connection for each process on {host.name}")
 
 
+# Enough that all workers are found ready before the first one has had its share.
+RECYCLED_AFTER = "--max-requests 120 --max-requests-jitter 20"
+
+
+def test_workers_that_are_recycled_keep_the_promise_and_read_from_replicas(served_cluster: Cluster) -> None:
+    """gunicorn replaces a worker after some requests: the next one loads pointers and looks at the hosts as the one before did."""
+    environment = {"GUNICORN_CMD_ARGS": RECYCLED_AFTER}
+    with ServedSite(served_cluster, workers=2, threads=2, environment=environment) as site:
+        first = site.worker_pids()
+        device = Device(0)
+        with Wire(site.port) as wire:
+            assert wire.sign_in(device).status == 302
+        on_replicas: set[str] = set()
+        value = -1
+        for number in range(2000):
+            with Wire(site.port) as wire:
+                answer = wire.request("POST" if number % 10 == 0 else "GET", "/register/", device)
+            assert answer.status == 200
+            assert answer.body["value"] >= value
+            value = answer.body["value"]
+            if set(answer.reasons) == {"replica"}:
+                on_replicas.add(answer.worker)
+            if len(on_replicas - {str(pid) for pid in first}) >= 2:
+                return
+    raise AssertionError(f"two workers of the second generation never read from a replica; those that did: {on_replicas}, first: {first}")
+
+
 @on_linux
 def test_worker_that_replaces_a_killed_one_probes_and_reads_from_replicas(preloaded: ServedSite) -> None:
     """After `kill -9` of a worker the new one sees the hosts by itself and answers from a replica."""
