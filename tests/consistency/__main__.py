@@ -117,16 +117,17 @@ def _report(results: list[Result], options: argparse.Namespace, folder: Path) ->
     text = table(results)
     print(f"\n{text}", flush=True)
     if options.results:
-        options.results.write_text(f"{_origin()}\n\n{text}")
+        options.results.write_text(f"{_origin(options.results)}\n\n{text}")
     if any(folder.iterdir()):
         print(f"Histories and logs of what failed are in {folder}", flush=True)
     else:
         shutil.rmtree(folder)
 
 
-def _origin() -> str:
-    """Return the command and the machine that the numbers come from."""
-    command = shlex.join(["python", "-m", "tests.consistency", *sys.argv[1:]])
+def _origin(results: Path) -> str:
+    """Return the command and the machine that the numbers come from; where the table went says nothing of either."""
+    told = [word for word in sys.argv[1:] if word not in ("--results", str(results))]
+    command = shlex.join(["python", "-m", "tests.consistency", *told])
     postgres = find_postgres().major_version
     versions = f"Python {platform.python_version()}, Django {django.__version__}, psycopg {psycopg.__version__}, PostgreSQL {postgres}"
     return f"Made by `{command}` on {os.cpu_count()} cores, with {versions}."
