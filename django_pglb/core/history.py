@@ -137,10 +137,22 @@ def _noted(host: HostHistory, outcome: Outcome) -> HostHistory:
     if host.probe is not None and outcome.in_recovery and not host.probe.in_recovery:
         # It took writes and was made a standby: nothing that was proved before is true of what it has now.
         host = replace(host, misfit=None)
+    outcome = _with_timeline_known_before(host.probe, outcome)
     still = host.failure if host.failure is not None and host.failure.at > outcome.started_at else None
     since = None if still is None else host.failed_since
     latency = host.latency_seconds if outcome.latency_seconds is None else smoothed(host.latency_seconds, outcome.latency_seconds)
     return replace(host, probe=outcome, earlier=host.probe, failure=still, failed_since=since, alive_at=outcome.at, latency_seconds=latency)
+
+
+def _with_timeline_known_before(before: Probe | None, now: Probe) -> Probe:
+    """Return `now` with the timeline that the same run of a standby was seen on before: without a receiver only its control data tells.
+
+    That shows a new timeline minutes after a failover, and a standby does not go back to an old one while it runs.
+    """
+    if before is None or before.timeline is None or now.is_timeline_certain or not now.in_recovery:
+        return now
+    is_same_run = now.server_started_seconds is not None and now.server_started_seconds == before.server_started_seconds
+    return replace(now, timeline=before.timeline) if is_same_run and (now.timeline or 0) < before.timeline else now
 
 
 def _went_back(before: Probe | None, now: Probe) -> bool:

@@ -26,6 +26,7 @@ from .faults import (
     ReplicasKilled,
     RepliesLost,
 )
+from .faults.base import CHAOS_STICKY_SECONDS
 from .history import Operation
 from .proxy import Mode
 from .world import World
@@ -35,9 +36,6 @@ MakeFault = Callable[[], Fault]
 SHORTEST_SECONDS, LONGEST_SECONDS = 2.0, 8.0
 # Between two faults the site may find out that all is well: what one fault allows must not be asked of another.
 CALM_SECONDS = 3.0
-# The site's STICKY_SECONDS under the random nemesis. For so long nobody believes a store that has lost its memory,
-# and if the primary were away, too, nobody could be answered truthfully.
-CHAOS_STICKY_SECONDS = 6.0
 REPLICAS_SUFFER = 0.6
 BOTH_AT_ONCE = 0.4
 # Afterwards there is only one replica left to hurt.

@@ -83,11 +83,16 @@ class Result:
 
     def _permission(self) -> Permission:
         allowances = tuple(self.fault.allowances())
-        writes = {own[0].user: [operation for operation in own if operation.is_write] for own in by_user(self.history)}
+        # What a user saw on the primary binds them in this mode as a write of their own does.
+        is_monotonic = self.mode == "monotonic"
+        binding = {
+            own[0].user: [each for each in own if each.is_write or (is_monotonic and "default" in each.hosts)]
+            for own in by_user(self.history)
+        }
 
         def is_allowed(operation: Operation) -> bool:
             # A read that has given rows away cannot go on elsewhere, whatever breaks.
-            return operation.has_delivered_rows or any(allowance.allows(operation, writes[operation.user]) for allowance in allowances)
+            return operation.has_delivered_rows or any(allowance.allows(operation, binding[operation.user]) for allowance in allowances)
 
         return is_allowed
 

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-from .chaos import CHAOS_STICKY_SECONDS, Chaos
+from .chaos import Chaos
 from .checker import Problem
 from .faults import (
     ConflictStorm,
@@ -23,6 +23,7 @@ from .faults import (
     RepliesLost,
     SplitBrain,
 )
+from .faults.base import CHAOS_STICKY_SECONDS
 from .workload import READ_KINDS
 from .world import OURS, World
 

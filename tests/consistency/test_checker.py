@@ -200,6 +200,8 @@ def test_finds_errors_that_are_not_allowed() -> None:
         pytest.param(read(20), Reads.ALL, False, id="read after it"),
         pytest.param(read(12), Reads.FRESH, True, id="read after a fresh write"),
         pytest.param(read(12, user=2), Reads.FRESH, False, id="read without a fresh write"),
+        pytest.param(read(12, user=3), Reads.FRESH, True, id="read of a user whose outcome is unknown"),
+        pytest.param(read(12, user=4), Reads.FRESH, False, id="read of a user whose outcome was unknown long ago"),
         pytest.param(read(9, user=1), Reads.FRESH, False, id="read before it"),
         pytest.param(write(12, 13), Reads.NONE, True, id="write"),
         pytest.param(write(18, 19), Reads.NONE, True, id="write on a connection that nobody knew to be dead"),
@@ -208,9 +210,9 @@ def test_finds_errors_that_are_not_allowed() -> None:
     ],
 )
 def test_allows_errors_only_while_the_fault_explains_them(failed: Operation, reads: Reads, is_allowed: bool) -> None:
-    """A fault from 10 to 15; user 1 has written at 9.5, user 2 long before."""
-    own_writes = [write(9.2, 9.5)] if failed.user == 1 else [write(1, 2, user=2)]
-    assert Allowance(start=10, end=15, reads=reads).allows(failed, own_writes) is is_allowed
+    """A fault from 10 to 15; user 1 has written at 9.5, user 2 long before; writes of 3 and 4 have failed."""
+    binding = {1: write(9.2, 9.5), 2: write(1, 2, user=2), 3: write(4, 5, user=3, status=500), 4: write(1, 2, user=4, status=500)}
+    assert Allowance(start=10, end=15, reads=reads).allows(failed, [binding[failed.user]]) is is_allowed
 
 
 def test_writes_may_not_fail_where_no_fault_touches_the_primary() -> None:

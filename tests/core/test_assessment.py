@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -620,3 +621,14 @@ def test_lag_is_never_negative(steps: list[tuple[str, int, int, bool]]) -> None:
             assert (host.lag_bytes or 0) >= 0
             assert (host.delay_seconds or 0) >= 0
             assert host.state is not HostState.ONLINE or host.lag_seconds is None or host.lag_seconds <= 20
+
+
+def test_replica_is_not_back_on_its_old_timeline_when_its_receiver_ends() -> None:
+    """After a failover the new primary goes down, too: the receiver that told the new timeline is gone, and control data is minutes old."""
+    run: dict[str, Any] = {"server_started_seconds": 5.0}
+    streaming = standby(12.0, 100, timeline=2, is_timeline_certain=True, sees_receiver=True, **run)
+    cut_off = standby(14.0, 100, timeline=1, has_receiver=False, **run)
+    before = [("default", primary(11.0, 100, timeline=2)), ("r1", streaming), ("default", primary(13.0, 100, timeline=2))]
+    for answers, state in ((cut_off, HostState.ONLINE), (replace(cut_off, server_started_seconds=6.0), HostState.UNKNOWN)):
+        host = told(*before, ("r1", answers)).by_alias["r1"]
+        assert host.state is state, host.why

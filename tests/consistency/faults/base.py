@@ -16,15 +16,18 @@ from ..world import World
 
 # Each thread of the site finds out by its next write that its connection to the primary has died; its outcome is then unknown.
 SETTLING_SECONDS = 10.0
-# A write that was acknowledged so shortly before its primary died may not have reached a replica yet.
+# A write that was acknowledged so shortly before its primary died may not have reached a replica yet; neither may what a page saw there.
 FRESH_SECONDS = 1.0
+# The site's STICKY_SECONDS under the random nemesis, where one fault may follow another. For so long a write whose outcome is unknown keeps
+# its user on the primary, and nobody believes a store that has lost its memory.
+CHAOS_STICKY_SECONDS = 6.0
 
 
 class Reads(StrEnum):
     """Which reads may fail."""
 
     NONE = "none"
-    FRESH = "of users with a fresh write"
+    FRESH = "of users whom something fresh binds"
     ALL = "all"
 
 
@@ -37,16 +40,17 @@ class Allowance:
     reads: Reads = Reads.NONE
     settling_seconds: float = SETTLING_SECONDS
 
-    def allows(self, operation: Operation, own_writes: Sequence[Operation]) -> bool:
-        """Say whether `operation` may have failed; `own_writes` are those of the same user."""
+    def allows(self, operation: Operation, binding: Sequence[Operation]) -> bool:
+        """Say whether `operation` may have failed; `binding` are those of the same user that bind them: writes, and what they saw."""
         if operation.is_write:
             return operation.overlaps(self.start, self.end + self.settling_seconds)
         if not operation.overlaps(self.start, self.end) or self.reads is Reads.NONE:
             return False
-        return self.reads is Reads.ALL or any(self._is_fresh(write, operation) for write in own_writes)
+        return self.reads is Reads.ALL or any(self._is_fresh(other, operation) for other in binding)
 
-    def _is_fresh(self, write: Operation, read: Operation) -> bool:
-        return write.ended > self.start - FRESH_SECONDS and write.started < read.ended
+    def _is_fresh(self, other: Operation, read: Operation) -> bool:
+        seconds = CHAOS_STICKY_SECONDS + FRESH_SECONDS if other.is_write and other.has_failed else FRESH_SECONDS
+        return other.ended > self.start - seconds and other.started < read.ended
 
 
 class Fault:
