@@ -205,7 +205,9 @@ def capture_bound(runtime: Runtime, cluster: ClusterSession, *, must_pin: bool =
     try:
         pointer = connection_to(cluster.primary).pglb_capture_pointer()
     except DatabaseError as error:
-        log.warning("No position could be taken on %s (%s): its writer is pinned to it.", cluster.primary, type(error).__name__)
+        runtime.note_position(cluster.primary, error)
+    else:
+        runtime.note_position(cluster.primary, None)
     if pointer is not None and not (must_pin or cluster.outcome_unknown):
         return Bound(pointer)
     return Bound(pointer, time.time() + runtime.config.clusters[cluster.primary].sticky_seconds)

@@ -47,6 +47,7 @@ class Runtime:
         }
         self._stores = {primary: open_store(cluster) for primary, cluster in config.clusters.items()}
         self._store_trouble: dict[str, type[StoreError]] = {}
+        self._without_position: set[str] = set()
         self._has_looked = False
         targets = {primary: cluster_targets(cluster) for primary, cluster in config.clusters.items()}
         self.mirrored = {
@@ -138,6 +139,15 @@ class Runtime:
         """
         if self.config.enabled:
             self._stores[primary].vouch(primary)
+
+    def note_position(self, primary: str, error: Exception | None) -> None:
+        """Log once that no position can be taken on `primary`, so that its writers are pinned to it, and once that it can again."""
+        if error is not None and primary not in self._without_position:
+            self._without_position.add(primary)
+            store_log.warning("No position can be taken on %s (%s): who writes is pinned to it.", primary, type(error).__name__)
+        elif error is None and primary in self._without_position:
+            self._without_position.discard(primary)
+            store_log.warning("Positions can be taken on %s again.", primary)
 
     def _note_store(self, primary: str, error: StoreError | None) -> None:
         # One line per change of state, not one per request.

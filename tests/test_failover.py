@@ -400,7 +400,7 @@ def test_lost_primary_is_asked_for_its_position_as_often_as_configured(site: Sit
     finally:
         site.cluster.primary.start()
     assert len(pauses) == 2
-    assert runtime.get_runtime().load("default", [("test", "writer")]).pinned_until > now()
+    assert runtime.get_runtime().load("default", [("test", "writer")])[0].pinned_until > now()
 
 
 def test_debug_log_does_not_mask_the_error(site: Site) -> None:
@@ -438,7 +438,7 @@ def test_position_is_taken_on_a_new_connection_if_the_old_one_died(site: Site) -
     with routing_session(identity=identity):
         Entry.objects.create(text="x")
         site.cluster.primary.ask(TERMINATE)
-    bound = runtime.get_runtime().load("default", [identity])
+    (bound,) = runtime.get_runtime().load("default", [identity])
     assert bound.pointer is not None
     assert bound.pinned_until == 0.0
 

@@ -566,9 +566,9 @@ def test_what_another_thread_has_learned_meanwhile_binds() -> None:
     cluster, learned = ClusterSession("default"), Bound(Pointer(1, 9))
 
     class SlowRuntime:
-        def load(self, *_: object) -> Bound:
+        def load(self, *_: object) -> list[Bound]:
             cluster.bind(learned)
-            return UNBOUND
+            return [UNBOUND]
 
     pointers._ask(SlowRuntime(), cluster, [("session", "s")])  # type: ignore[arg-type]
     assert cluster.bound == learned

@@ -12,7 +12,7 @@ from django.db import OperationalError, connections, transaction
 from django.http import HttpRequest, HttpResponse
 from django.test import Client, RequestFactory
 
-from django_pglb import PrimaryProtected, current_decisions, routing_session, runtime
+from django_pglb import PrimaryProtected, current_decisions, mark_write, routing_session, runtime
 from django_pglb.context import current_scope
 from django_pglb.core.decision import Reason
 from django_pglb.core.topology import HostState
@@ -50,6 +50,22 @@ def test_signed_in_page_keeps_rendering_without_a_primary(without_primary: tuple
         assert response.json() == expected
         assert Served(response).aliases <= {"replica1", "replica2"}
         assert Served(response).reasons == {Reason.REPLICA}
+
+
+def test_lost_positions_are_logged_once(site: Site, caplog: pytest.LogCaptureFixture) -> None:
+    """However many writers are pinned for want of one; and once that all is well again."""
+    site.cluster.primary.kill()
+    for _ in range(3):
+        with routing_session(identity=WRITER):
+            mark_write()
+    site.cluster.primary.start()
+    with routing_session(identity=WRITER):
+        mark_write()
+    said = [record.getMessage() for record in caplog.records if record.name == "django_pglb.store"]
+    assert said == [
+        "No position can be taken on default (OperationalError): who writes is pinned to it.",
+        "Positions can be taken on default again.",
+    ]
 
 
 def test_writes_without_a_primary_fail_fast(without_primary: tuple[Site, Client]) -> None:
