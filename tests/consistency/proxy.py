@@ -21,6 +21,7 @@ Result = TypeVar("Result")
 CHUNK_BYTES = 65_536
 BACKLOG = 200
 CALL_SECONDS = 10.0
+TURNS = 5
 # https://man7.org/linux/man-pages/man7/socket.7.html: with a linger time of 0, closing sends RST.
 RESET_ON_CLOSE = struct.pack("ii", 1, 0)
 
@@ -147,15 +148,19 @@ class Proxy:
         for link in tuple(self._links):
             link.reset()
 
-    async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.accepted += 1
         link = _Link(self, reader, writer)
         self._links.add(link)
-        try:
-            await link.run()
-        finally:
-            self._links.discard(link)
-            link.close()
+        # Not a coroutine of its own: one that is cancelled before its first step would leave the connection open.
+        task = asyncio.ensure_future(link.run())
+        task.add_done_callback(lambda done: self._end(link, done))
+
+    def _end(self, link: _Link, done: asyncio.Task[None]) -> None:
+        self._links.discard(link)
+        link.close()
+        if not done.cancelled():
+            done.result()
 
 
 class _Link:
@@ -262,3 +267,6 @@ async def _cancel_all_tasks() -> None:
     for task in tasks:
         task.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)
+    # What they have closed needs a few turns of the loop to be closed.
+    for _ in range(TURNS):
+        await asyncio.sleep(0)
