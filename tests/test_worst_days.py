@@ -206,6 +206,8 @@ def test_streams_are_counted_and_transactions_are_not(without_replicas: Site) ->
         with routing_session(), connections["replica1"].cursor() as cursor:
             with pytest.raises(PrimaryProtected):
                 next(cursor.stream("SELECT 1"))
+            with pytest.raises(PrimaryProtected):
+                Entry.objects.count()
             with transaction.atomic(), connections["default"].cursor() as inner:
                 inner.execute("SELECT count(*) FROM guestbook_entry")
                 assert inner.fetchone() == (5,)
