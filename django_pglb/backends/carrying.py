@@ -6,7 +6,7 @@ Both travel in the read's own message wherever they can.
 from __future__ import annotations
 
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, LiteralString
 
 import psycopg
 from django.db import DatabaseError
@@ -153,7 +153,7 @@ class CarryingCursor(CursorDebugWrapper):
         return current_scope().routing is not None
 
     @property
-    def _question(self) -> str:
+    def _question(self) -> LiteralString:
         return ON_REPLICA if self._on_replica else ON_PRIMARY
 
     def _see_apart(self) -> None:
@@ -161,7 +161,7 @@ class CarryingCursor(CursorDebugWrapper):
         if not self._must_see():
             return
         with self.db.wrap_database_errors:
-            texts = ask(self.db.connection, ON_REPLICA if self._on_replica else ON_PRIMARY)
+            texts = ask(self.db.connection, self._question)
         self._note_seen(texts)
 
     def _note_seen(self, texts: Texts) -> None:
