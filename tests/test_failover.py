@@ -130,8 +130,12 @@ def test_killed_replica_leaves_the_rotation_and_comes_back(site: Site, caplog: p
     site.wait_for_states(replica1=HostState.ONLINE)
     aliases = {alias for _ in range(40) for alias in Served(Client().get("/newest/")).aliases}
     assert aliases == {"replica1", "replica2"}
-    left = [record for record in caplog.records if "replica1" in record.getMessage() and " is offline" in record.getMessage()]
-    assert len(left) == 1
+
+    def lines(state: str) -> list[str]:
+        return [text for text in caplog.messages if text.startswith("replica1 ") and state in text]
+
+    wait_until(lambda: lines(" is online, was offline"), timeout=20, what="the line that says that it is back")
+    assert (len(lines(" is offline")), len(lines(" is online, was offline"))) == (1, 1)
 
 
 def test_all_replicas_dead_the_primary_serves(site: Site) -> None:

@@ -16,6 +16,7 @@ from django_pglb.core.config import ClusterConfig, ReplicaConfig
 from django_pglb.core.topology import Host, HostState
 from django_pglb.health.checker import Checker
 from django_pglb.health.target import Target, target_from_params
+from django_pglb.health.teller import THREAD_NAME as TELLER_NAME
 from django_pglb.testing import PLAIN_ROLE, Cluster, PostgresHost, wait_until
 
 PRIMARY = "primary"
@@ -51,11 +52,15 @@ def checking(
     arguments = {"resolve": resolve, "on_change": on_change, "on_offline": on_offline, "clock": clock}
     given = {name: argument for name, argument in arguments.items() if argument is not None}
     checker = Checker({config.primary: targets}, {config.primary: config}, **given)
+    others = set(threading.enumerate())
     checker.ensure_running()
     try:
         yield checker
     finally:
         checker.stop()
+        for thread in set(threading.enumerate()) - others:
+            if thread.name == TELLER_NAME:
+                thread.join(60)  # what it still has to tell must be in this test's log, and in no other's
 
 
 def host_of(checker: Checker, alias: str) -> Host:
@@ -161,3 +166,13 @@ def lines_about(caplog: pytest.LogCaptureFixture, alias: str) -> list[str]:
 
 def watch_log(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, logger="django_pglb.health")
+
+
+def forget_log(caplog: pytest.LogCaptureFixture, checker: Checker) -> None:
+    """Forget what was logged until every host was online. A thread of its own tells it, hence later than the topology shows it."""
+
+    def is_told() -> bool:
+        return all(any(" is online, " in line for line in lines_about(caplog, alias)) for alias in checker.topology(PRIMARY).by_alias)
+
+    wait_until(is_told, timeout=20, what="the log to tell that the hosts are online")
+    caplog.clear()

@@ -26,6 +26,7 @@ from .aids import (
     checking,
     config_for,
     deaf_port,
+    forget_log,
     hanging_resolver,
     host_of,
     lines_about,
@@ -97,7 +98,7 @@ def test_dead_replica_leaves_and_returns_with_a_line_each(healed_cluster: Cluste
     replica = healed_cluster.replicas[0]
     with checking(targets_of(healed_cluster)) as checker:
         wait_until_online(checker)
-        caplog.clear()
+        forget_log(caplog, checker)
         replica.kill()
         wait_for_states(checker, replica1=HostState.OFFLINE, replica2=HostState.ONLINE)
         replica.start()
@@ -281,7 +282,7 @@ def test_broken_connection_alone_takes_nobody_out(healed_cluster: Cluster, caplo
     with checking(targets_of(healed_cluster)) as checker:
         wait_until_online(checker)
         wait_until_alone(healed_cluster)
-        caplog.clear()
+        forget_log(caplog, checker)
         (pid,) = checker_pids(replica)
         replica.ask("SELECT pg_terminate_backend(%s)", (pid,))
         wait_until(lambda: len(checker_pids(replica)) == 1 and checker_pids(replica) != [pid], timeout=20, what="a new connection")

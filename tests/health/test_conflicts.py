@@ -13,7 +13,7 @@ import pytest
 from django_pglb.health.trouble import is_cancelled_by_replay
 from django_pglb.testing import Cluster, Replica, wait_until
 
-from .aids import checking, host_of, lines_about, targets_of, wait_until_online, watch_log
+from .aids import checking, forget_log, host_of, lines_about, targets_of, wait_until_online, watch_log
 
 ENOUGH_TRIES = 30
 CANCELLED = "canceling statement due to conflict with recovery"
@@ -66,7 +66,7 @@ def test_conflict_storm_takes_no_host_out(healed_cluster: Cluster, caplog: pytes
     before = cancelled_probes(replica)
     with checking(targets_of(healed_cluster)[:2], check_interval=0.001, max_lag_seconds=None) as checker:
         wait_until_online(checker)
-        caplog.clear()
+        forget_log(caplog, checker)
         with storm(healed_cluster):
             for _ in range(ENOUGH_TRIES):
                 persistently(replica.pause_replay)

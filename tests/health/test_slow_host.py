@@ -6,7 +6,7 @@ import pytest
 
 from django_pglb.testing import PLAIN_ROLE, Cluster, wait_until
 
-from .aids import checking, host_of, lines_about, slow_path, target_at, target_of, wait_until_online, watch_log
+from .aids import checking, forget_log, host_of, lines_about, slow_path, target_at, target_of, wait_until_online, watch_log
 
 
 def test_slow_replica_loses_weight_and_gets_it_back(healed_cluster: Cluster, caplog: pytest.LogCaptureFixture) -> None:
@@ -20,7 +20,7 @@ def test_slow_replica_loses_weight_and_gets_it_back(healed_cluster: Cluster, cap
             wait_until(
                 lambda: host_of(checker, "replica2").weight == 1, timeout=30, what="first looks at connections that were just opened"
             )
-            caplog.clear()
+            forget_log(caplog, checker)
             path.seconds = 0.4
             wait_until(lambda: host_of(checker, "replica2").weight < 0.2, timeout=60, what="the slow replica to lose weight")
             host = host_of(checker, "replica2")

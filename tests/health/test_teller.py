@@ -63,7 +63,7 @@ def test_replica_that_was_said_to_have_left_is_said_to_be_back(caplog: pytest.Lo
         topology = Topology(primary=Host(alias="primary"), replicas=(host,))
         teller.tell(Change("primary", Host(alias="replica1", state=before), host, topology))
     teller.ensure_running()
-    teller.stop()
+    teller.stop(timeout=60)
     assert [line.split()[0] for line in lines_about(caplog, "replica1")] == ["INFO", "WARNING", "WARNING", "WARNING", "WARNING"]
 
 
