@@ -34,7 +34,9 @@ if TYPE_CHECKING:
 log = logging.getLogger("django_pglb.routing")
 
 UNLIMITED = nullcontext()
-FOR_WANT_OF_REPLICA = frozenset({Reason.NO_REPLICA, Reason.FAILOVER})
+# Why the primary answers a read: no replica is usable, or none has what the reader must see.
+WITHOUT_REPLICA = frozenset({Reason.NO_REPLICA, Reason.FAILOVER})
+FOR_WANT_OF_REPLICA = WITHOUT_REPLICA | {Reason.BEHIND}
 
 PROTECTED = (
     "no replica of {} is usable, and {} reads at a time are all that this process sends to it for want of one (PRIMARY_FALLBACK_LIMIT)"
@@ -95,6 +97,30 @@ def place_again(primary: str, reason: Reason | None = None, *, wanted: str | Non
     return decision if reason is None else decision._replace(reason=reason)
 
 
+def is_for_want_of_replica(primary: str) -> bool:
+    """Say whether the router's latest answer was the primary, only for want of a replica."""
+    routing = current_scope().routing
+    latest = None if routing is None else routing.cluster(primary).latest
+    return latest is not None and latest.alias == primary and latest.reason in FOR_WANT_OF_REPLICA
+
+
+def place_without_primary(primary: str, decision: Decision, *, is_bound: bool = False) -> Decision | None:
+    """Return which replica answers a read for which `decision` names a primary that cannot be reached; None if none may.
+
+    The odds were against every replica, or one has shown to be behind, when the primary was thought to be there. Now there is nothing to
+    lose: whoever is online is asked (again), and proves it or not.
+    """
+    routing = current_scope().routing
+    if routing is None or decision.reason not in FOR_WANT_OF_REPLICA:
+        return None
+    cluster = routing.cluster(primary)
+    if cluster.without_primary:
+        return None
+    cluster.do_without_primary()
+    again = place_again(primary, Reason.FAILOVER, is_bound=is_bound)
+    return None if again.alias == primary else again
+
+
 def place_write(primary: str) -> Decision:
     """Send a statement that was addressed to a replica, and is not provably a read, to `primary`."""
     note_write(primary)
@@ -149,7 +175,8 @@ def _decide(
         runtime.wait_for_first_look(primary)
     if scope.forced == "replicas":
         return any_replica(cluster, runtime.topology(primary), runtime.reads_in_flight, wanted=wanted)
-    rule = unit_rule(scope, routing, cluster, from_primary=from_primary)
+    # Without a primary its rows, too, may have come from a replica under its name.
+    rule = unit_rule(scope, routing, cluster, from_primary=from_primary and not cluster.without_primary)
     if rule is not None:
         return Decision(primary, rule)
     if not cluster.loaded:
@@ -179,7 +206,7 @@ def protecting(primary: str, decision: Decision, kind: Kind) -> AbstractContextM
     """Hold a place for a read that the primary answers only because no replica is usable. Raises `PrimaryProtected` if there is none."""
     runtime = get_runtime()
     places = runtime.fallbacks_of(primary)
-    if places is None or kind is not Kind.READ or decision.reason not in FOR_WANT_OF_REPLICA or runtime.topology(primary).online:
+    if places is None or kind is not Kind.READ or decision.reason not in WITHOUT_REPLICA or runtime.topology(primary).online:
         return UNLIMITED
     if not places.acquire(blocking=False):
         raise PrimaryProtected(PROTECTED.format(primary, runtime.config.clusters[primary].primary_fallback_limit))

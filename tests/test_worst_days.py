@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -12,10 +12,11 @@ from django.db import OperationalError, connections, transaction
 from django.http import HttpRequest, HttpResponse
 from django.test import Client, RequestFactory
 
-from django_pglb import PrimaryProtected, current_decisions, mark_write, routing_session, runtime
+from django_pglb import PrimaryProtected, connection_for_read, current_decisions, mark_write, routing_session, runtime
 from django_pglb.context import current_scope
 from django_pglb.core.decision import Reason
-from django_pglb.core.topology import HostState
+from django_pglb.core.routing_session import Bound
+from django_pglb.core.topology import Host, HostState
 from django_pglb.middleware import LoadBalancingMiddleware
 from django_pglb.testing import wait_until
 
@@ -114,6 +115,76 @@ def test_replica_that_has_it_is_found_though_no_probe_has_seen_it_there(site: Si
             assert [d.reason for d in current_decisions()] == [Reason.REPLICA]
     finally:
         site.cluster.primary.start()
+
+
+@pytest.fixture
+def just_without_primary(site: Site, monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
+    """Only replica2 has what the writer wrote, the odds are against both, and the primary died before anybody looked again."""
+    site.wait_until_seen()
+    stop_checking(monkeypatch)
+    monkeypatch.setattr(Host, "has_probably_reached", lambda *_: False)
+    site.cluster.replicas[0].pause_replay()
+    with routing_session(identity=WRITER):
+        Entry.objects.create(text="new")
+    site.cluster.replicas[1].wait_for_lsn(site.cluster.primary.write_lsn)
+    site.cluster.primary.kill()
+    connections.close_all()
+    yield site
+    site.cluster.primary.start()
+
+
+def count_by_router() -> int:
+    return Entry.objects.count()
+
+
+def count_on_replica() -> int:
+    return Entry.objects.using("replica1").count()
+
+
+def count_by_server_side_cursor() -> int:
+    return len(list(Entry.objects.iterator()))
+
+
+def count_by_raw_sql() -> int:
+    with connection_for_read().cursor() as cursor:
+        cursor.execute("SELECT count(*) FROM guestbook_entry")
+        (count,) = cursor.fetchone()
+    return int(count)
+
+
+@pytest.mark.parametrize("read", [count_by_router, count_on_replica, count_by_server_side_cursor, count_by_raw_sql])
+def test_replicas_are_asked_against_the_odds_when_the_primary_cannot_be_reached(
+    just_without_primary: Site, read: Callable[[], int]
+) -> None:
+    """Nobody could know yet that it is down; the one that has it answers, and goes on answering."""
+    since = just_without_primary.log_end("replica2")
+    with routing_session(identity=WRITER) as current:
+        assert read() == 1
+        (entry,) = Entry.objects.all()
+        entry.refresh_from_db()
+    # Which of the two is asked first is left to chance.
+    assert {alias for alias, _, _ in current.decisions()} == {"replica2"}
+    assert {reason for _, reason, _ in current.decisions()} <= {Reason.FAILOVER, Reason.REPLICA}
+    assert sum("guestbook_entry" in statement for statement in just_without_primary.statements("replica2", since)) == 3
+
+
+def test_what_no_replica_has_or_may_answer_is_an_error_when_the_primary_cannot_be_reached(just_without_primary: Site) -> None:
+    """Plain Django's, and the same for everything but a read that the primary was to answer for want of a replica."""
+    beyond = just_without_primary.cluster.replicas[1].replay_lsn + 1_000_000
+    (bound,) = runtime.get_runtime().load("default", [WRITER])
+    assert bound.pointer is not None
+    runtime.get_runtime().save("default", [("test", "other")], Bound(bound.pointer._replace(lsn=beyond)))
+    with routing_session(identity=("test", "other")), pytest.raises(OperationalError, match="refused"):
+        Entry.objects.count()
+    with routing_session(identity=WRITER):
+        for refused in (
+            lambda: Entry.objects.create(text="x"),
+            lambda: list(Entry.objects.using("default")),
+            lambda: transaction.atomic().__enter__(),
+        ):
+            with pytest.raises(OperationalError, match="refused"):
+                refused()
+        assert current_decisions() == ()
 
 
 def test_post_whose_thread_wrote_before_the_primary_died_pins(site: Site, browser: Client, monkeypatch: pytest.MonkeyPatch) -> None:

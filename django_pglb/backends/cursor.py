@@ -130,8 +130,7 @@ class RoutedCursor(CarryingCursor):
         self._kind = kind
         self._failed_at = inf
         if self._primary == self.requested.alias:
-            self._decision = placement.place_on_primary(self._primary, kind)
-            self._open(self.requested)
+            self._open_placed(placement.place_on_primary(self._primary, kind))
         elif self.requested.in_atomic_block and self.requested.pglb_mirror_of is None:
             # The caller opened a transaction on this very replica: its statements cannot go elsewhere.
             # On a mirror it was the test case, and what the test has written is in the primary's transaction.
@@ -175,8 +174,9 @@ class RoutedCursor(CarryingCursor):
                 self._open(self.requested if decision.alias == self.requested.alias else connection_to(decision.alias))
             except DatabaseError as error:
                 if decision.alias == self._primary:
-                    raise
-                decision = self._after_failure(decision.alias, error, Phase.CONNECT)
+                    decision = self._without_primary(error)
+                else:
+                    decision = self._after_failure(decision.alias, error, Phase.CONNECT)
             except AssertionError:
                 # So does a test case forbid aliases in threads that it did not start; a mirror is the primary anyway.
                 if connection_to(decision.alias).pglb_mirror_of is None:
@@ -358,6 +358,15 @@ class RoutedCursor(CarryingCursor):
             if verdict is Verdict.PRIMARY:
                 cluster.stay_on_primary(Reason.FAILOVER)
         return placement.place_again(self._primary, Reason.FAILOVER, is_bound=self._is_bound)
+
+    def _without_primary(self, error: DatabaseError) -> Decision:
+        """Return which replica answers now that the primary cannot be reached. Raises `error` if none may."""
+        decision = None
+        if self._kind is Kind.READ:
+            decision = placement.place_without_primary(self._primary, self._decision, is_bound=self._is_bound)
+        if decision is None:
+            raise error
+        return decision
 
     def _is_older_than_its_host(self, alias: str) -> bool:
         """Say whether a connection broke because it had outlived a restart of its host, which has been well since.

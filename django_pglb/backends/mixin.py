@@ -231,10 +231,11 @@ class LoadBalancedMixin(Base):
     def _cursor(self, name: str | None = None) -> Any:
         if self._pglb_is_connecting or self.pglb_cluster() is None:
             return super()._cursor(name)
-        if self.pglb_replica() is None and name is None:
+        if self.pglb_replica() is None and name is None and not placement.is_for_want_of_replica(self.alias):
             return RoutedCursor(self.pglb_open_cursor(), self)
-        # Where a statement of a replica runs is decided when it is known; until then nothing is opened. Nor is a named cursor, on any
-        # alias: psycopg would have to ask the server whether it exists in order to close one that has not run.
+        # Where a statement of a replica runs is decided when it is known; until then nothing is opened. Nor is one for which the primary
+        # stands in, as a replica may have to take over. Nor a named cursor, on any alias: psycopg would have to ask the server whether it
+        # exists in order to close one that has not run.
         self.validate_thread_sharing()
         # Django numbers the names of each alias, and statements of several may meet on one connection.
         return RoutedCursor(None, self, None if name is None else f"{name}_{next(_cursor_numbers)}")

@@ -93,7 +93,7 @@ def is_still_fit(cluster: ClusterSession, topology: Topology, now: float) -> boo
     if host is None or not host.is_online or not can_be_proved(cluster, topology, now):
         return False
     pointer = cluster.bound.pointer
-    if pointer is None or cluster.reached_lsn >= pointer.exact_lsn or not topology.primary.is_online:
+    if pointer is None or cluster.reached_lsn >= pointer.exact_lsn or not _has_primary(cluster, topology):
         return True
     return host.has_probably_reached(pointer, topology.written_at(pointer), now)
 
@@ -103,8 +103,12 @@ def fit_replicas(cluster: ClusterSession, topology: Topology, now: float) -> lis
     if not can_be_proved(cluster, topology, now):
         return []
     # Without a primary there is nothing to lose: whoever is online is asked, and proves it or not.
-    hosts = topology.reached(cluster.bound.pointer, now) if topology.primary.is_online else topology.online
+    hosts = topology.reached(cluster.bound.pointer, now) if _has_primary(cluster, topology) else topology.online
     return [host for host in hosts if host.alias not in cluster.excluded]
+
+
+def _has_primary(cluster: ClusterSession, topology: Topology) -> bool:
+    return topology.primary.is_online and not cluster.without_primary
 
 
 def worth_waiting_for(cluster: ClusterSession, topology: Topology, now: float) -> Host | None:

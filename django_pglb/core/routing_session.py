@@ -115,6 +115,7 @@ class ClusterSession:
         "stays",
         "store_down",
         "waited",
+        "without_primary",
         "wrote",
     )
 
@@ -152,6 +153,8 @@ class ClusterSession:
         """Replicas that failed this unit of work (`failover`), or proved to be behind (`behind`)."""
         self.stays: Reason | None = None
         """Why this unit of work reads from the primary from now on: it was answered there for want of a replica."""
+        self.without_primary = False
+        """The primary could not be reached when it was to answer for want of a replica, so replicas are asked against the odds."""
         self.proofs: dict[int, int] = {}
         """Serial number of a connection -> the position proved on it."""
         self.latest: Decision | None = None
@@ -248,6 +251,11 @@ class ClusterSession:
     def stay_on_primary(self, reason: Reason) -> None:
         self.stays = reason
         self.chosen = None
+
+    def do_without_primary(self) -> None:
+        """Let replicas answer against the odds, also those that were behind when they were asked before."""
+        self.without_primary, self.stays = True, None
+        self.excluded = {alias: reason for alias, reason in self.excluded.items() if reason is not Reason.BEHIND}
 
 
 class RoutingSession:
