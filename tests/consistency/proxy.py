@@ -134,15 +134,23 @@ class Proxy:
         self.slow()
         self.lose_after = None
         if mode is Mode.REFUSE:
-            if self._server is not None:
-                self._server.close()
-                self._server = None
+            await self._stop_listening()
             await self._reset_all()
         elif self._server is None:
             await self._listen()
         if mode is Mode.PASS:
             for link in [link for link in self._links if link.has_lost]:
                 link.reset()
+
+    async def _stop_listening(self) -> None:
+        if self._server is None:
+            return
+        server, self._server = self._server, None
+        # A server that is closed while asyncio is about to take over a connection loses it, and leaves it open.
+        for listener in server.sockets:
+            asyncio.get_running_loop().remove_reader(listener)
+        await _let_the_loop_turn()
+        server.close()
 
     async def _reset_all(self) -> None:
         for link in tuple(self._links):
@@ -267,6 +275,10 @@ async def _cancel_all_tasks() -> None:
     for task in tasks:
         task.cancel()
     await asyncio.gather(*tasks, return_exceptions=True)
-    # What they have closed needs a few turns of the loop to be closed.
+    await _let_the_loop_turn()
+
+
+async def _let_the_loop_turn() -> None:
+    """Wait until a connection that was just accepted is a link, and one that was just closed is closed: a few turns each."""
     for _ in range(TURNS):
         await asyncio.sleep(0)

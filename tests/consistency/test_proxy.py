@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
+import gc
 import socket
 import socketserver
 import threading
@@ -14,7 +16,7 @@ import pytest
 from django_pglb.testing import wait_until
 from django_pglb.testing.ports import LOOPBACK
 
-from .proxy import Proxy, ProxyLoop
+from .proxy import Mode, Proxy, ProxyLoop
 
 SILENCE_SECONDS = 0.3
 
@@ -58,6 +60,22 @@ def connect(proxy: Proxy) -> socket.socket:
 def ask(client: socket.socket, message: bytes) -> bytes:
     client.sendall(message)
     return client.recv(1024)
+
+
+@pytest.mark.parametrize("turns", range(8))
+def test_connection_that_is_just_being_accepted_is_reset_too(proxy: Proxy, turns: int) -> None:
+    """However far the loop has got with it; one that nobody closes would fail this test with a warning."""
+
+    async def connect_and_refuse() -> socket.socket:
+        client = connect(proxy)  # the kernel accepts it
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        await asyncio.ensure_future(proxy._change(Mode.REFUSE))
+        return client
+
+    with proxy._loop.call(connect_and_refuse()) as client, pytest.raises(ConnectionError):
+        ask(client, b"1")
+    gc.collect()
 
 
 def is_silent(client: socket.socket) -> bool:
