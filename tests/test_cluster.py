@@ -551,3 +551,20 @@ def test_users_other_than_root_run_servers_in_place() -> None:
         check=False,
     )
     assert (done.stdout.splitlines()[1:], done.stderr) == (["True"], "")
+
+
+def test_question_is_asked_again_if_replay_cancelled_it(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also while it was connecting, when psycopg gives no SQLSTATE; any other error is raised."""
+    replica = cluster.replicas[0]
+    connect, errors = replica.connect, [psycopg.OperationalError("FATAL:  canceling statement due to conflict with recovery")]
+
+    def fail_first() -> psycopg.Connection[Any]:
+        if errors:
+            raise errors.pop()
+        return connect()
+
+    monkeypatch.setattr(replica, "connect", fail_first)
+    assert replica.ask("SELECT pg_is_in_recovery()") is True
+    errors.append(psycopg.OperationalError("too many clients"))
+    with pytest.raises(psycopg.OperationalError, match="too many"):
+        replica.ask("SELECT 1")
