@@ -11,6 +11,7 @@ from django.core.signals import setting_changed
 
 from .core.config import Config
 from .core.config_parser import find_settings_not_offered, find_unknown_settings, parse, parse_enabled
+from .core.job import Consistency
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -62,7 +63,13 @@ def read() -> tuple[Config, tuple[Problem, ...]]:
     """Return the settings as far as they are usable, and what is wrong with them. Reads anew at each call."""
     enabled, problems = parse_enabled(getattr(settings, "PGLB_ENABLED", True))
     raw = getattr(settings, "PGLB", {})
-    config, found = parse(raw, enabled=enabled, debug=bool(settings.DEBUG), database_aliases=tuple(settings.DATABASES))
+    config, found = parse(
+        raw,
+        enabled=enabled,
+        debug=bool(settings.DEBUG),
+        database_aliases=tuple(settings.DATABASES),
+        task_consistency=getattr(settings, "PGLB_TASK_CONSISTENCY", Consistency.ALWAYS),
+    )
     if enabled:
         problems += find_settings_not_offered(dir(settings)) + find_unknown_settings(dir(settings))
     return config, problems + found

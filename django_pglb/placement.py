@@ -223,6 +223,8 @@ def _holding(places: BoundedSemaphore) -> Iterator[None]:
 
 def count(primary: str, decision: Decision) -> None:
     """Count a statement that ran where `decision` says, and tell whoever listens."""
+    if decision.alias == primary:
+        get_runtime().note_use(primary)
     routing = current_scope().routing
     if routing is not None:
         routing.cluster(primary).count(decision)

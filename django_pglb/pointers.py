@@ -187,16 +187,32 @@ def _save_after_commit(runtime: Runtime, cluster: ClusterSession, identities: tu
 def bounds_to_export(routing: RoutingSession) -> dict[str, Bound]:
     """Return what binds whoever continues this unit of work elsewhere (wall time), per cluster."""
     runtime = get_runtime()
-    bounds = {}
-    for primary in runtime.config.clusters:
-        if not runtime.needs_pointers(primary):
-            continue
-        cluster = routing.cluster(primary)
-        load_bound(runtime, routing, cluster)
-        bounds[primary] = cluster.bound.merged(Bound(cluster.seen_at_most)).shifted(time.time() - now())
-        if cluster.must_save or routing.is_taken_to_have_written:
-            bounds[primary] = bounds[primary].merged(capture_bound(runtime, cluster))
-    return bounds
+    return {primary: bound_to_export(runtime, routing, primary) for primary in runtime.config.clusters if runtime.needs_pointers(primary)}
+
+
+def bound_to_export(runtime: Runtime, routing: RoutingSession, primary: str) -> Bound:
+    """Return what binds whoever continues this unit of work elsewhere (wall time) in the cluster of `primary`.
+
+    Asks the primary if this unit used it since it was last asked: who read there may have seen what no replica has, and tells of it.
+    """
+    cluster = routing.cluster(primary)
+    load_bound(runtime, routing, cluster)
+    bound = cluster.bound.merged(Bound(cluster.seen_at_most)).shifted(time.time() - now())
+    if cluster.wrote or cluster.was_answered_by_primary or routing.is_taken_to_have_written:
+        bound = bound.merged(capture_bound_once(runtime, cluster))
+    return bound
+
+
+def capture_bound_once(runtime: Runtime, cluster: ClusterSession) -> Bound:
+    """Return what `capture_bound` does; costs nothing if no statement and no commit has ended on the primary since this process did it."""
+    primary, use = cluster.primary, runtime.last_use(cluster.primary)
+    pointer = None if cluster.outcome_unknown else runtime.position_since(primary, use)
+    if pointer is not None:
+        return Bound(pointer)
+    bound = capture_bound(runtime, cluster)
+    if bound.pointer is not None:
+        runtime.remember_position(primary, use, bound.pointer)
+    return bound
 
 
 def capture_bound(runtime: Runtime, cluster: ClusterSession, *, must_pin: bool = False) -> Bound:

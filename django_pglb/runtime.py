@@ -6,6 +6,7 @@ It is built at first use, and anew when the settings change.
 
 from __future__ import annotations
 
+import itertools
 import logging
 import os
 import threading
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from .core.config import Config
+    from .core.lsn import Pointer
 
 store_log = logging.getLogger("django_pglb.store")
 
@@ -48,6 +50,9 @@ class Runtime:
         self._stores = {primary: open_store(cluster) for primary, cluster in config.clusters.items()}
         self._store_trouble: dict[str, type[StoreError]] = {}
         self._without_position: set[str] = set()
+        self._uses = dict.fromkeys(config.clusters, 0)
+        self._use_numbers = itertools.count(1)
+        self._positions: dict[str, tuple[int, Pointer]] = {}
         self._has_looked = False
         targets = {primary: cluster_targets(cluster) for primary, cluster in config.clusters.items()}
         self.mirrored = {
@@ -131,6 +136,24 @@ class Runtime:
             for primary in self.config.clusters
             if self.needs_pointers(primary) and self.topology(primary).primary.state is HostState.OFFLINE
         )
+
+    def note_use(self, primary: str) -> None:
+        """Note that a statement or a commit has ended on `primary` in this process."""
+        # A new number each time: of two threads that note it at once neither is mistaken for an earlier use.
+        self._uses[primary] = next(self._use_numbers)
+
+    def last_use(self, primary: str) -> int:
+        """Return the number of the latest use of `primary` that has ended in this process; 0 if there was none."""
+        return self._uses[primary]
+
+    def position_since(self, primary: str, use: int) -> Pointer | None:
+        """Return a position of `primary` (wall time) that was taken after the use of this number, and before any other."""
+        number, pointer = self._positions.get(primary, (-1, None))
+        return pointer if number == use else None
+
+    def remember_position(self, primary: str, use: int, pointer: Pointer) -> None:
+        """Remember the position that was taken when `use` was the latest use of `primary`."""
+        self._positions[primary] = use, pointer
 
     def vouch(self, primary: str) -> None:
         """Declare that the store of this cluster has lost nothing: use it where you have just set up a new one. Raises `StoreError`.

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from django.db.backends.base.base import BaseDatabaseWrapper
     from django.http import HttpRequest
 
+    from .context import ScopeManager
     from .core.routing_session import Identity
 
 P = ParamSpec("P")
@@ -67,20 +68,23 @@ class routing_session:  # noqa: N801 - used like a function
         if outer is not None:
             routing.inherit(outer)
         stack = ExitStack()
-        stack.enter_context(open_inner(routing))
+        for manager in self._opening(routing):
+            stack.enter_context(manager)
         self._entered.append((stack, routing, outer))
         return routing
 
     def __exit__(self, *exc_info: object) -> None:
         with self._closing() as routing:
-            pointers.save_bounds(routing)
+            if self._identity:
+                pointers.save_bounds(routing)
 
     async def __aenter__(self) -> RoutingSession:
         return self.__enter__()
 
     async def __aexit__(self, *exc_info: object) -> None:
         with self._closing() as routing:
-            await sync_to_async(pointers.save_bounds)(routing)
+            if self._identity:
+                await sync_to_async(pointers.save_bounds)(routing)
 
     @contextmanager
     def _closing(self) -> Iterator[RoutingSession]:
@@ -92,6 +96,10 @@ class routing_session:  # noqa: N801 - used like a function
 
     def __call__(self, function: Callable[P, R]) -> Callable[P, R]:
         return decorated(function, lambda: routing_session(identity=self._identity, pointer=self._pointer))
+
+    def _opening(self, routing: RoutingSession) -> Iterable[ScopeManager]:
+        """Return what makes `routing` the unit of work, in the order of entering."""
+        return [open_inner(routing)]
 
     def _read_pointer(self) -> dict[str, Bound]:
         if self._pointer is None:
@@ -116,7 +124,9 @@ def mark_write(using: str = DEFAULT_DB_ALIAS) -> None:
 
     Raises `ValueError` if `using` belongs to no cluster. Does nothing outside a routing session.
     """
-    pointers.note_write(_primary_of(using))
+    primary = _primary_of(using)
+    pointers.note_write(primary)
+    runtime.get_runtime().note_use(primary)
 
 
 def stick(request: HttpRequest, kind: str, value: str) -> None:

@@ -96,6 +96,7 @@ class RoutedCursor(CarryingCursor):
         """Do what psycopg's `Cursor.copy()` does, on the host where this statement belongs. Raises psycopg's own errors."""
         # In this order: what was copied in is committed when psycopg's context ends.
         with self._noting_unknown_outcome(), self._seeing_at_end(), ExitStack() as stack:
+            stack.callback(lambda: self.db.pglb_note_use())
             yield self._begin(statement, params, lambda: stack.enter_context(self.cursor.copy(statement, params, **kwargs)))
 
     def stream(self, query: Any, params: Any = None, **kwargs: Any) -> Iterator[Any]:

@@ -261,6 +261,11 @@ class LoadBalancedMixin(Base):
 
     # --- Transactions ---
 
+    @property
+    def pglb_transaction_is_open(self) -> bool:
+        """Whether a transaction is open as far as Django knows. Never connects."""
+        return self.in_atomic_block or (self.connection is not None and not self.autocommit)
+
     def pglb_in_transaction(self, routing: RoutingSession) -> bool:
         """Say whether a read must see what a transaction on this connection has done. Never connects.
 
@@ -280,6 +285,7 @@ class LoadBalancedMixin(Base):
             if self.pglb_is_lost:
                 self.pglb_note_unknown_outcome()
             raise
+        self.pglb_note_use()
 
     def _savepoint(self, sid: str) -> None:
         self._pglb_control(self.ops.savepoint_create_sql(sid))
@@ -301,6 +307,12 @@ class LoadBalancedMixin(Base):
         if cluster is not None and cluster.primary == self.alias:
             pointers.note_write(self.alias, outcome_unknown=True)
 
+    def pglb_note_use(self) -> None:
+        """Note that a transaction has ended on this primary, or rows have been copied there: an earlier position does not cover them."""
+        cluster = self.pglb_cluster()
+        if cluster is not None and cluster.primary == self.alias:
+            runtime.get_runtime().note_use(self.alias)
+
     # --- Positions ---
 
     def pglb_replayed_lsn(self) -> int:
@@ -317,7 +329,7 @@ class LoadBalancedMixin(Base):
 
         Call it after a commit has returned. One round trip; connects if need be. Raises Django's database errors.
         """
-        if self.in_atomic_block or (self.connection is not None and not self.autocommit):
+        if self.pglb_transaction_is_open:
             return None
         was_open = self.connection is not None
         try:

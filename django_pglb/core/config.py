@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+from .job import Consistency
 from .lsn import marks_of
 
 
@@ -61,6 +62,7 @@ class Config:
     """Everything that the package was told. `clusters` is empty when `PGLB` is missing or `PGLB_ENABLED` is false."""
 
     enabled: bool = True
+    task_consistency: Consistency = Consistency.ALWAYS
     clusters: dict[str, ClusterConfig] = field(default_factory=dict)
     primary_of: dict[str, str] = field(init=False)
     """Every configured alias -> the primary of its cluster (a primary is its own)."""

@@ -183,8 +183,8 @@ KEY_NAMES: Final = (REPLICAS, *(key.name for key in KEYS))
 
 # Refused, since to accept a promise silently and not to keep it is worse than an error.
 NOT_OFFERED: Final = frozenset({"GUARD_STALE_SAVES"})
-KNOWN_SETTINGS: Final = ("PGLB", "PGLB_ENABLED")
-SETTINGS_NOT_OFFERED: Final = ("PGLB_POINTER_HEADER", "PGLB_TASK_CONSISTENCY")
+KNOWN_SETTINGS: Final = ("PGLB", "PGLB_ENABLED", "PGLB_TASK_CONSISTENCY")
+SETTINGS_NOT_OFFERED: Final = ("PGLB_POINTER_HEADER",)
 
 # The options of our own stores, which others may extend.
 STORE_OPTIONS: Final = {"django_pglb.stores.CacheStore": ("CACHE",), "django_pglb.stores.CookieStore": ()}

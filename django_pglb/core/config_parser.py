@@ -20,7 +20,9 @@ from .config_keys import (
     REPLICAS,
     SETTINGS_NOT_OFFERED,
     Place,
+    choice,
 )
+from .job import Consistency
 from .problem import CheckId, Problem, did_you_mean, kind_of, listed, setting_path, shown
 
 if TYPE_CHECKING:
@@ -33,8 +35,10 @@ LONGEST_REQUEST_SECONDS: Final = 10
 EXAMPLE: Final = 'Write PGLB = {"default": {"REPLICAS": ["replica1"]}}: the primary\'s alias, and the aliases of its replicas.'
 
 
-def parse(raw: object, *, enabled: bool, debug: bool, database_aliases: Collection[str]) -> tuple[Config, tuple[Problem, ...]]:
-    """Return the configuration that `raw`, the `PGLB` setting, describes, and what is wrong with it.
+def parse(
+    raw: object, *, enabled: bool, debug: bool, database_aliases: Collection[str], task_consistency: object = Consistency.ALWAYS
+) -> tuple[Config, tuple[Problem, ...]]:
+    """Return the configuration that `raw`, the `PGLB` setting, and `PGLB_TASK_CONSISTENCY` describe, and what is wrong with it.
 
     With `enabled` false nothing is looked at: the switch must work whatever state the settings are in.
     """
@@ -49,7 +53,8 @@ def parse(raw: object, *, enabled: bool, debug: bool, database_aliases: Collecti
     found = [parsing.cluster(primary, options, place.inside(primary)) for primary, options in raw.items()]
     clusters = {cluster.primary: cluster for cluster in found if cluster is not None}
     _compare_identities(clusters, place)
-    return Config(clusters=clusters), tuple(problems)
+    level = choice(*Consistency)(task_consistency, Place("PGLB_TASK_CONSISTENCY", problems))
+    return Config(clusters=clusters, task_consistency=Consistency.ALWAYS if level is DEFAULT else Consistency(level)), tuple(problems)
 
 
 def parse_enabled(raw: object) -> tuple[bool, tuple[Problem, ...]]:

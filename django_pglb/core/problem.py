@@ -56,6 +56,8 @@ class CheckId(StrEnum):
     ROUTER_MISSING = "E032"
     IDENTITIES_DIFFER = "E033"
     MONOTONIC_IN_COOKIE = "E034"
+    # Jobs
+    NO_TASK_LEVEL = "E035"
 
     NOT_CONFIGURED = "W001"
     POINTER_TOO_SHORT = "W002"

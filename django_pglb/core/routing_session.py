@@ -179,6 +179,11 @@ class ClusterSession:
         self.wrote = True
         self.must_save = True
 
+    @property
+    def was_answered_by_primary(self) -> bool:
+        """Whether a statement of this unit of work ran on the primary, and so may have seen the newest there is."""
+        return any(alias == self.primary for alias, _ in tuple(self.decisions))
+
     def note_unknown_outcome(self) -> None:
         self.note_write()
         self.outcome_unknown = True

@@ -28,12 +28,16 @@ def sign(bounds: Mapping[str, Bound]) -> str:
     return signing.TimestampSigner(salt=_SALT).sign(text)
 
 
-def unsign(text: str, *, max_age: float) -> dict[str, Bound]:
-    """Return what `sign` was given. Raises `ValueError` if the text is not ours, damaged, or older than `max_age` seconds."""
+def unsign(text: str, *, max_age: float | None) -> dict[str, Bound]:
+    """Return what `sign` was given. Raises `ValueError` if the text is not ours, damaged, or older than `max_age` seconds.
+
+    None: its age does not matter.
+    """
     if len(text) > MAX_LENGTH:
         raise ValueError("too long to be a signed pointer")
     try:
-        plain = signing.TimestampSigner(salt=_SALT).unsign(text, max_age=timedelta(seconds=max_age))
+        limit = None if max_age is None else timedelta(seconds=max_age)
+        plain = signing.TimestampSigner(salt=_SALT).unsign(text, max_age=limit)
     except signing.BadSignature as error:
         raise ValueError("not a signed pointer of this site, or expired") from error
     return dict(_entry(part) for part in plain.split("&") if part)

@@ -1,0 +1,1 @@
+"""Optional integrations, each an app of its own for `INSTALLED_APPS`, with an extra of the same name."""

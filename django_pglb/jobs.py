@@ -1,0 +1,166 @@
+"""Units of work of background jobs, whatever runs them: what a job's message carries, and how the job reads.
+
+The modules of `contrib` put the text of `text_for_job()` into the message, and open `job_session` around the job.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from asyncio import _get_running_loop  # the documented one raises where there is none
+from typing import TYPE_CHECKING
+
+from django.core.exceptions import ImproperlyConfigured
+
+from .context import current_scope, open_routing, use_primary
+from .core.job import Consistency
+from .core.policy import fit_replicas, worth_waiting_for
+from .core.problem import did_you_mean, listed, shown
+from .core.routing_session import UNBOUND, Bound, ClusterSession
+from .engine import connection_to
+from .health.clock import now
+from .pointers import bound_to_export, capture_bound, capture_bound_once, load_bound
+from .runtime import get_runtime
+from .stores.carried import sign, unsign
+from .units import routing_session
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from .context import ScopeManager
+    from .core.routing_session import RoutingSession
+    from .runtime import Runtime
+
+log = logging.getLogger("django_pglb.jobs")
+
+# What `Consistency.DELAYED` waits for replicas, once.
+DELAY_SECONDS = 1
+
+# What no signature fits: who receives it reads from the primary.
+UNKNOWN = "unknown"
+
+
+def consistency_of(job: object) -> Consistency:
+    """Return how `job` reads: its `db_consistency`, else `PGLB_TASK_CONSISTENCY`. Raises `ImproperlyConfigured` for what is no level."""
+    level = getattr(job, "db_consistency", None)
+    if level is None:
+        return get_runtime().config.task_consistency
+    return as_consistency(level, of=str(getattr(job, "name", job)))
+
+
+def as_consistency(level: object, *, of: str) -> Consistency:
+    """Return `level` as what it names. Raises `ImproperlyConfigured`, naming whose it is (`of`)."""
+    if isinstance(level, str) and level in set(Consistency):
+        return Consistency(level)
+    guess = did_you_mean(level, Consistency) or "."
+    raise ImproperlyConfigured(f"db_consistency of {of}: {shown(level)} is not a level{guess} Choose one of {listed(Consistency)}.")
+
+
+# --- Publishing ---
+
+
+def text_for_job(*, after_others: bool = False) -> str | None:
+    """Return the text that a job which is published now must carry, so that it sees what its publisher wrote; None: nothing binds it.
+
+    One round trip to the primary if it was used since the last call in this process. Inside an open transaction, and in an event loop,
+    where nothing may be asked, the text sends the job to the primary. `after_others`: the job follows others that ran elsewhere, whose
+    writes it must see as well. Any thread may call it. Raises nothing but `ImproperlyConfigured`.
+    """
+    runtime = get_runtime()
+    routing = current_scope().routing
+    clusters = [primary for primary in runtime.config.clusters if runtime.needs_pointers(primary)]
+    bounds = {primary: _bound_for_job(runtime, routing, primary, after_others=after_others) for primary in clusters}
+    return sign(bounds) if any(bound.pointer or bound.pinned_until for bound in bounds.values()) else None
+
+
+def _bound_for_job(runtime: Runtime, routing: RoutingSession | None, primary: str, *, after_others: bool) -> Bound:
+    connection = connection_to(primary)
+    if connection.pglb_is_forbidden:
+        return UNBOUND  # what the running test case forbids was neither written nor read
+    if connection.pglb_transaction_is_open or _get_running_loop() is not None:
+        return _primary_only(runtime, primary)
+    bound, cluster = UNBOUND, ClusterSession(primary)
+    if routing is not None:
+        bound, cluster = bound_to_export(runtime, routing, primary), routing.cluster(primary)
+    elif runtime.last_use(primary):
+        # Without a unit of work nobody knows what this thread wrote. The process knows whether it used the primary at all.
+        bound = capture_bound_once(runtime, cluster)
+    return bound.merged(capture_bound(runtime, cluster)) if after_others else bound
+
+
+def _primary_only(runtime: Runtime, primary: str) -> Bound:
+    """Return what keeps a job on the primary for as long as any write is remembered (wall time)."""
+    return Bound(pinned_until=time.time() + runtime.config.clusters[primary].pointer_seconds)
+
+
+# --- Running ---
+
+
+class job_session(routing_session):  # noqa: N801 - used like a function
+    """Open the unit of work of a job whose message carried `text`, and which reads as `consistency` says.
+
+    A text that was forged, damaged, or signed with another `SECRET_KEY` sends the job to the primary. Age does not matter: to compare
+    positions is free. Overrides that are in force where the job is run eagerly do not hold in it. Sync and async.
+    """
+
+    def __init__(self, text: str | None, consistency: Consistency) -> None:
+        super().__init__()
+        self._text = text
+        self._consistency = consistency
+
+    def _read_pointer(self) -> dict[str, Bound]:
+        if self._text is None:
+            return {}
+        runtime = get_runtime()
+        try:
+            bounds = unsign(self._text, max_age=None)
+        except ValueError:
+            unreadable.note(is_unreadable=True)
+            return {primary: _primary_only(runtime, primary) for primary in runtime.config.clusters}
+        unreadable.note(is_unreadable=False)
+        return bounds
+
+    def _opening(self, routing: RoutingSession) -> Iterable[ScopeManager]:
+        forced = [use_primary()] if self._consistency is Consistency.ALWAYS else []
+        return [open_routing(routing), *forced]
+
+
+class _Unreadable:
+    """Logs once that texts cannot be read, and once that they can again."""
+
+    def __init__(self) -> None:
+        self._is_unreadable = False
+
+    def note(self, *, is_unreadable: bool) -> None:
+        if is_unreadable == self._is_unreadable:
+            return
+        self._is_unreadable = is_unreadable
+        if is_unreadable:
+            log.warning("A job carries a pointer that is not signed by this site: such jobs read from the primary. Check SECRET_KEY.")
+        else:
+            log.warning("Pointers of jobs can be read again.")
+
+
+unreadable = _Unreadable()
+
+
+def should_come_again() -> bool:
+    """Say whether the job that is open here would better run a little later: a replica will probably have what it must see, but not yet.
+
+    May ask a store, and waits for the first look at the hosts; no statement is run.
+    """
+    routing = current_scope().routing
+    if routing is None:
+        return False
+    runtime = get_runtime()
+    return any(_is_waited_for(runtime, routing, primary) for primary in runtime.config.clusters if runtime.needs_pointers(primary))
+
+
+def _is_waited_for(runtime: Runtime, routing: RoutingSession, primary: str) -> bool:
+    cluster = routing.cluster(primary)
+    load_bound(runtime, routing, cluster)
+    if cluster.bound.pointer is None:
+        return False
+    runtime.wait_for_first_look(primary)
+    topology = runtime.topology(primary)
+    return not fit_replicas(cluster, topology, now()) and worth_waiting_for(cluster, topology, now()) is not None
