@@ -14,7 +14,7 @@ from django.core.exceptions import ImproperlyConfigured
 
 from .context import current_scope, open_routing, use_primary
 from .core.job import Consistency
-from .core.policy import fit_replicas, worth_waiting_for
+from .core.policy import worth_waiting_for
 from .core.problem import did_you_mean, listed, shown
 from .core.routing_session import UNBOUND, Bound, ClusterSession
 from .engine import connection_to
@@ -23,6 +23,7 @@ from .pointers import bound_to_export, capture_bound, capture_bound_once, load_b
 from .runtime import get_runtime
 from .stores.carried import sign, unsign
 from .units import routing_session
+from .waiting import has_shown_pointer
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -145,9 +146,9 @@ unreadable = _Unreadable()
 
 
 def should_come_again() -> bool:
-    """Say whether the job that is open here would better run a little later: a replica will probably have what it must see, but not yet.
+    """Say whether the job that is open here would better run a little later: a replica is online, and has not yet what the job must see.
 
-    May ask a store, and waits for the first look at the hosts; no statement is run.
+    Asks the one that is least behind, as what is known of it may be an interval old; the job's reads there need no proof any more.
     """
     routing = current_scope().routing
     if routing is None:
@@ -162,5 +163,5 @@ def _is_waited_for(runtime: Runtime, routing: RoutingSession, primary: str) -> b
     if cluster.bound.pointer is None:
         return False
     runtime.wait_for_first_look(primary)
-    topology = runtime.topology(primary)
-    return not fit_replicas(cluster, topology, now()) and worth_waiting_for(cluster, topology, now()) is not None
+    host = worth_waiting_for(cluster, runtime.topology(primary), now())
+    return host is not None and not has_shown_pointer(runtime, cluster, host)

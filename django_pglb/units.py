@@ -112,8 +112,8 @@ def export_pointer() -> str:
     """Return, as a signed text, what whoever continues this unit of work elsewhere must see.
 
     Give it to `routing_session(pointer=…)` in another process or service with the same `SECRET_KEY`. Call it after the commit;
-    one round trip to the primary if something was written, so in async code through `sync_to_async`. Outside a routing session it
-    carries nothing.
+    one round trip to the primary if this unit of work has used it since the last call, so in async code through `sync_to_async`.
+    Outside a routing session it carries nothing.
     """
     routing = current_scope().routing
     return sign({} if routing is None else pointers.bounds_to_export(routing))

@@ -13,6 +13,7 @@ from .health.clock import now
 
 if TYPE_CHECKING:
     from .core.routing_session import ClusterSession
+    from .core.topology import Host
     from .runtime import Runtime
 
 # A replica that streams replays within a millisecond or two, so the first looks come soon; a later one must not be a load.
@@ -22,10 +23,15 @@ FIRST_PAUSE, LONGEST_PAUSE = 0.002, 0.05
 def wait_for_replica(runtime: Runtime, cluster: ClusterSession) -> bool:
     """Wait, once per unit of work and `WAIT_SECONDS` at most, until a replica has shown the pointer. Says whether one has."""
     seconds = runtime.config.clusters[cluster.primary].wait_seconds
-    pointer = cluster.bound.pointer
-    host = worth_waiting_for(cluster, runtime.topology(cluster.primary), now()) if seconds else None
     cluster.waited = True
-    if host is None or pointer is None:
+    host = worth_waiting_for(cluster, runtime.topology(cluster.primary), now()) if seconds else None
+    return host is not None and has_shown_pointer(runtime, cluster, host, within_seconds=seconds)
+
+
+def has_shown_pointer(runtime: Runtime, cluster: ClusterSession, host: Host, *, within_seconds: float = 0) -> bool:
+    """Say whether `host` shows, within so many seconds, that it has replayed the pointer. It is chosen then; with 0 it is asked once."""
+    pointer, seconds = cluster.bound.pointer, within_seconds
+    if pointer is None:
         return False
     deadline, pause = now() + seconds, FIRST_PAUSE
     while True:

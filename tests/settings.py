@@ -9,6 +9,7 @@ INSTALLED_APPS = [
     "django.contrib.sessions",
     "django.contrib.messages",
     "django_pglb",
+    "django_pglb.contrib.celery",
     "tests.guestbook",
 ]
 MIDDLEWARE = [

@@ -36,8 +36,9 @@ HURRY_JITTER = 0.5
 # It doubles while requests fail again and again on a host that every look finds well.
 HURRY_SECONDS = 0.1
 
-# Whatever is under way when the thread stops was severed or cancelled and needs a few turns of the loop to notice.
-FAREWELL_SECONDS = 0.5
+# Whatever is under way when the thread stops was severed or cancelled and needs a few turns of the loop to notice. The most that it may
+# take, on a machine that is very busy: what is not over by then is left open.
+FAREWELL_SECONDS = 5.0
 
 logger = logging.getLogger("django_pglb.health")
 

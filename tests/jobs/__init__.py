@@ -1,0 +1,1 @@
+"""Celery's side of the test site: the app, its tasks, and the worker processes that run them."""
