@@ -213,7 +213,7 @@ def test_task_of_an_on_commit_hook_waits_for_no_more_than_the_commit(worker: Wor
 
 @pytest.mark.parametrize("path", ["/order_in_transaction/", "/order_async/"])
 def test_task_without_a_position_reads_from_the_primary(
-    workers: dict[str, Worker], celery_app: Celery, site: Site, text: str, path: str
+    workers: dict[str, Worker], celery_app: Celery, site: Site, text: str, path: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Published before the commit, or where nothing may be asked of a database: whatever the replicas have, and without being put back."""
     worker = workers["threads"]
@@ -222,6 +222,7 @@ def test_task_without_a_position_reads_from_the_primary(
     response = Client().post(path, fields)
     answer = worker.result_of(celery_app.AsyncResult(response.json()["ids"][0]))
     assert (served(answer), answer["came_again"]) == ({("default", "behind")}, False)
+    assert "No pointer could be taken" not in caplog.text
 
 
 def test_task_with_a_forged_pointer_reads_from_the_primary(workers: dict[str, Worker], celery_app: Celery, site: Site, text: str) -> None:
@@ -360,22 +361,27 @@ def test_scheduled_task_is_bound_by_nobody(
 # --- Whatever happens ---
 
 
-@pytest.mark.parametrize("task", ["fail", "take_too_long", "misspelt"])
+@pytest.mark.parametrize("task", ["tasks.fail", "tasks.take_too_long", "misspelt.misspelt"])
 def test_unit_of_work_is_closed_whatever_happens(workers: dict[str, Worker], celery_app: Celery, site: Site, text: str, task: str) -> None:
     """After an exception, a time limit, or a refusal the next task of the same process finds no unit of work open."""
     worker = workers["prefork"]
     with pytest.raises(Exception, match=r"as it should|SoftTimeLimitExceeded|stiky"):
-        started(worker, celery_app, task)
+        worker.result_of(celery_app.send_task(f"tests.jobs.{task}", queue=worker.pool))
     assert started(worker, celery_app, "sticky", text)["leaked"] is False
 
 
 def test_misspelt_level_is_refused(site: Site, celery_app: Celery) -> None:
     """By the task itself, and by a check before."""
-    (error,) = checks.check_tasks()
-    assert error.id == "django_pglb.E035"
-    assert 'tests.jobs.tasks.misspelt: "stiky" is not a level; did you mean "sticky"?' in error.msg
-    with pytest.raises(ImproperlyConfigured, match="misspelt"):
-        celery_app.tasks["tests.jobs.tasks.misspelt"].apply().get()
+    assert checks.check_tasks() == []
+    task = celery_app.task(broken, name="misspelt", db_consistency="stiky")
+    try:
+        (error,) = checks.check_tasks()
+        assert error.id == "django_pglb.E035"
+        assert 'db_consistency of misspelt: "stiky" is not a level; did you mean "sticky"?' in error.msg
+        with pytest.raises(ImproperlyConfigured, match="misspelt"):
+            task.apply().get()
+    finally:
+        celery_app.tasks.unregister("misspelt")
 
 
 def test_task_that_cannot_be_put_back_runs_now(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -156,8 +157,8 @@ def test_unit_that_acts_for_nobody_asks_for_no_position_at_its_end(site: Site) -
     assert len(site.pointer_keys()) == 1
 
 
-def test_job_is_published_from_autocommit_off(site: Site) -> None:
-    """A transaction is open there as well, without any atomic block."""
+def test_job_that_is_published_in_a_transaction_stays_on_the_primary(site: Site) -> None:
+    """For as long as any write is remembered: nobody knows when it will be committed. With autocommit off one is always open."""
     connection = transaction.get_connection()
     connection.set_autocommit(False)
     try:
@@ -166,8 +167,11 @@ def test_job_is_published_from_autocommit_off(site: Site) -> None:
     finally:
         connection.rollback()
         connection.set_autocommit(True)
-    assert text is not None
-    assert unsign(text, max_age=None)["default"].pinned_until > 0
+    with transaction.atomic():
+        texts = [text, text_for_job()]
+    for text in texts:
+        assert text is not None
+        assert unsign(text, max_age=None)["default"].pinned_until > time.time() + 3000
 
 
 @pytest.mark.parametrize("text", [None, "bound"])

@@ -40,6 +40,7 @@ def note_leak(task: Any, **_: object) -> None:
 
 
 if BROKER:
+    app.conf.imports = ["tests.jobs.tasks", "tests.jobs.misspelt"]
     # So that a test can resume replay in between, on any machine.
     running.DELAY_SECONDS = int(os.environ["JOBS_DELAY_SECONDS"])
 

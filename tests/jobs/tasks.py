@@ -105,11 +105,6 @@ def take_too_long() -> None:
         cursor.execute("SELECT pg_sleep(30)")
 
 
-@shared_task(db_consistency="stiky")
-def misspelt() -> None:
-    """Never run: its level is none."""
-
-
 @shared_task
 def look() -> dict[str, Any]:
     """Answer how this process sees the replicas: their states and positions."""
