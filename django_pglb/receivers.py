@@ -10,7 +10,7 @@ from django.core.management.base import CommandError
 from django.db.models.signals import pre_migrate
 from django.test.signals import setting_changed
 
-from . import runtime
+from . import runtime, stale_saves
 from .engine import connection_to
 from .identity import USER, session_owners
 from .units import stick
@@ -27,6 +27,7 @@ def connect() -> None:
         signal.connect(bind_user, dispatch_uid="django_pglb.bind_user")
     pre_migrate.connect(refuse_to_migrate_replica, dispatch_uid="django_pglb.refuse_to_migrate_replica")
     setting_changed.connect(forget_settings, dispatch_uid="django_pglb.forget_settings")
+    stale_saves.follow_settings()
 
 
 def bind_user(request: HttpRequest | None, user: Any, **_: object) -> None:
@@ -49,3 +50,4 @@ def refuse_to_migrate_replica(using: str, **_: object) -> None:
 def forget_settings(setting: str, **_: object) -> None:
     if setting in SETTINGS_THAT_MATTER:
         runtime.reset()
+        stale_saves.follow_settings()

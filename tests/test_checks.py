@@ -109,7 +109,6 @@ WRONG: dict[str, tuple[dict[str, Any], str, Iterable[str]]] = {
     "wrong type": (cluster(CHECK_TIMEOUT="1"), "E005", ['PGLB["default"]["CHECK_TIMEOUT"]', 'not "1"']),
     "out of range": (cluster(POINTER_SECONDS=-1), "E006", ["more than 0", "not -1"]),
     "not a choice": (cluster(ON_STORE_ERROR="prmary"), "E007", ['did you mean "primary"?']),
-    "not offered": (cluster(GUARD_STALE_SAVES="off"), "E008", ["GUARD_STALE_SAVES", "does not offer it yet"]),
     "setting not offered": ({"PGLB_POINTER_HEADER": "X-Pointer"}, "E008", ["PGLB_POINTER_HEADER", "does not offer"]),
     "no task level": ({"PGLB_TASK_CONSISTENCY": "stiky"}, "E007", ["PGLB_TASK_CONSISTENCY", 'did you mean "sticky"?']),
     "enabled not a bool": ({"PGLB_ENABLED": "0"}, "E009", ["PGLB_ENABLED", 'not "0"']),

@@ -50,6 +50,7 @@ class ClusterConfig:
     primary_attempts: int = 3
     primary_backoff: float = 0.1
     primary_fallback_limit: int | None = None
+    guard_stale_saves: str = "off"
     debug_header: bool = False
 
     @property

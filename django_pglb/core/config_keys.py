@@ -1,6 +1,6 @@
 """The keys of a cluster's settings: one table, and how the value of each is read.
 
-A new key is one row here and one field of `ClusterConfig`. A key that a later version will offer is a row of `NOT_OFFERED` until then.
+A new key is one row here and one field of `ClusterConfig`.
 """
 
 from __future__ import annotations
@@ -169,6 +169,7 @@ KEYS: Final = (
     Key("PRIMARY_ATTEMPTS", "primary_attempts", count(least=1, most=MOST_ATTEMPTS)),
     Key("PRIMARY_BACKOFF", "primary_backoff", seconds(zero=True)),
     Key("PRIMARY_FALLBACK_LIMIT", "primary_fallback_limit", count(least=1, most=MOST_READS, none=True)),
+    Key("GUARD_STALE_SAVES", "guard_stale_saves", choice("off", "warn", "raise")),
     Key("DEBUG_HEADER", "debug_header", yes_or_no),
 )
 
@@ -181,9 +182,8 @@ REPLICA_KEYS: Final = (
 REPLICAS: Final = "REPLICAS"
 KEY_NAMES: Final = (REPLICAS, *(key.name for key in KEYS))
 
-# Refused, since to accept a promise silently and not to keep it is worse than an error.
-NOT_OFFERED: Final = frozenset({"GUARD_STALE_SAVES"})
 KNOWN_SETTINGS: Final = ("PGLB", "PGLB_ENABLED", "PGLB_TASK_CONSISTENCY")
+# Refused, since to accept a promise silently and not to keep it is worse than an error.
 SETTINGS_NOT_OFFERED: Final = ("PGLB_POINTER_HEADER",)
 
 # The options of our own stores, which others may extend.

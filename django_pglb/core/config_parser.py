@@ -15,7 +15,6 @@ from .config_keys import (
     KEY_NAMES,
     KEYS,
     KNOWN_SETTINGS,
-    NOT_OFFERED,
     REPLICA_KEYS,
     REPLICAS,
     SETTINGS_NOT_OFFERED,
@@ -101,7 +100,8 @@ class _Parsing:
             place.add(CheckId.CLUSTER_NOT_A_DICT, f"must be a dict of options, not {shown(options)}.", EXAMPLE)
             return None
         replicas = self._replicas(primary, options, place)
-        fields = {"debug_header": self.debug, **_fields(options, place)}
+        by_debug = {"debug_header": self.debug, "guard_stale_saves": "warn" if self.debug else "off"}
+        fields = {**by_debug, **_fields(options, place)}
         cluster = ClusterConfig(primary=primary, replicas=replicas, **fields)
         _compare_seconds(cluster, place)
         return cluster
@@ -209,11 +209,8 @@ def _fields(options: Mapping[Any, object], place: Place) -> dict[str, Any]:
 
 
 def _note_unknown_key(name: object, place: Place) -> None:
-    if name in NOT_OFFERED:
-        place.add(CheckId.NOT_OFFERED, "this version does not offer it yet.", "Remove it.")
-    else:
-        guess = did_you_mean(name, KEY_NAMES) or "."
-        place.add(CheckId.UNKNOWN_KEY, f"unknown key{guess}", f"Known are {listed(KEY_NAMES)}.")
+    guess = did_you_mean(name, KEY_NAMES) or "."
+    place.add(CheckId.UNKNOWN_KEY, f"unknown key{guess}", f"Known are {listed(KEY_NAMES)}.")
 
 
 def _compare_seconds(cluster: ClusterConfig, place: Place) -> None:

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from django_pglb.core.config import ClusterConfig, Config, ReplicaConfig, StoreConfig
-from django_pglb.core.config_keys import KEY_NAMES, KEYS, NOT_OFFERED, REPLICA_KEYS, SETTINGS_NOT_OFFERED
+from django_pglb.core.config_keys import KEY_NAMES, KEYS, REPLICA_KEYS, SETTINGS_NOT_OFFERED
 from django_pglb.core.config_parser import find_settings_not_offered, parse, parse_enabled
 from django_pglb.core.problem import CheckId, Problem, did_you_mean, shown
 
@@ -109,6 +109,7 @@ def test_several_clusters_know_their_aliases() -> None:
         ("PRIMARY_FALLBACK_LIMIT", 20, "primary_fallback_limit", 20),
         ("CONSISTENCY", "monotonic", "consistency", "monotonic"),
         ("PRIMARY_BACKOFF", 0, "primary_backoff", 0),
+        ("GUARD_STALE_SAVES", "raise", "guard_stale_saves", "raise"),
         ("DEBUG_HEADER", True, "debug_header", True),
     ],
 )
@@ -122,6 +123,13 @@ def test_debug_header_follows_debug(debug: bool) -> None:
     """DEBUG decides where DEBUG_HEADER is not set, and only there."""
     config, _ = parsed({"default": {"REPLICAS": []}, "analytics": {"REPLICAS": [], "DEBUG_HEADER": not debug}}, debug=debug)
     assert [cluster.debug_header for cluster in config.clusters.values()] == [debug, not debug]
+
+
+@pytest.mark.parametrize(("debug", "expected"), [(True, "warn"), (False, "off")])
+def test_guard_of_stale_saves_follows_debug(debug: bool, expected: str) -> None:
+    """DEBUG decides where GUARD_STALE_SAVES is not set, and only there, for each cluster."""
+    config, _ = parsed({"default": {"REPLICAS": []}, "analytics": {"REPLICAS": [], "GUARD_STALE_SAVES": "raise"}}, debug=debug)
+    assert [cluster.guard_stale_saves for cluster in config.clusters.values()] == [expected, "raise"]
 
 
 def test_every_field_has_a_key() -> None:
@@ -203,24 +211,11 @@ def test_unknown_key_is_named_with_its_nearest(typed: str, message: str) -> None
     assert all(name in problem.hint for name in KEY_NAMES)
 
 
-@pytest.mark.parametrize("options", [{name: None} for name in sorted(NOT_OFFERED)])
-def test_what_this_version_lacks_is_refused(options: dict[str, object]) -> None:
-    """A promise is never accepted and then not kept."""
-    problem = problem_of(**options)
-    assert problem.id is CheckId.NOT_OFFERED
-    assert problem.is_error
-
-
 def test_settings_that_this_version_lacks_are_refused() -> None:
     """The same for settings beside PGLB, and only for those that are there."""
     found = find_settings_not_offered(["DEBUG", *SETTINGS_NOT_OFFERED])
     assert [problem.message.partition(":")[0] for problem in found] == list(SETTINGS_NOT_OFFERED)
     assert find_settings_not_offered(["DEBUG"]) == ()
-
-
-def test_no_name_is_both_offered_and_not() -> None:
-    """Building a promised key means to move its name."""
-    assert not NOT_OFFERED & set(KEY_NAMES)
 
 
 # --- REPLICAS ---

@@ -31,7 +31,7 @@ DATABASES = {
     "default": {**_HOST, "PORT": os.environ.get("USER_PROJECT_PORT", "1")},
     "replica": {**_HOST, "PORT": "1", "TEST": {"MIRROR": "default"}},
 }
-PGLB = {"default": {"REPLICAS": ["replica"]}}
+PGLB = {"default": {"REPLICAS": ["replica"], "GUARD_STALE_SAVES": "raise"}}
 # Nothing listens there: tests need no Redis either.
 CACHES = {"default": {"BACKEND": "django_redis.cache.RedisCache", "LOCATION": "redis://127.0.0.1:1/0"}}
 USE_TZ = True

@@ -59,6 +59,13 @@ class MirrorTests(TransactionTestCase):
         with assert_served_by("replica", reasons=["replica"]):
             self.assertEqual(self.client.get("/read/").content.decode(), "None x")
 
+    def test_what_a_mirror_shows_is_not_stale(self) -> None:
+        Note.objects.create(text="x")
+        with routing_session():
+            note = Note.objects.get()
+            self.assertEqual(note._state.db, "replica")
+            note.save()
+
     def test_assertion_fails_when_another_alias_answers(self) -> None:
         with self.assertRaisesMessage(AssertionError, "found replica (replica)"), assert_served_by("default"):
             self.client.get("/read/")
