@@ -1,0 +1,392 @@
+"""Several clusters in one project: each has its own pointers, store, topology and troubles, and none of them touches the other.
+
+Entries live in `default` (replica1, replica2), authors in `archive` (archive1).
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+from django.core.management import call_command
+from django.db import connections, transaction
+from django.http import HttpRequest, JsonResponse
+from django.test import Client
+from django.urls import path
+
+from django_pglb import (
+    connection_for_read,
+    current_decisions,
+    export_pointer,
+    mark_write,
+    routing_session,
+    use_primary,
+    use_replicas,
+)
+from django_pglb.core.decision import Reason
+from django_pglb.core.topology import HostState
+from django_pglb.signals import topology_changed
+from django_pglb.stores.carried import unsign
+from django_pglb.testing import wait_until
+
+from .fix_clusters import ARCHIVE, Clusters
+from .fix_site import Served
+from .guestbook.models import Author, Entry
+from .guestbook.views import sign_in
+from .test_read_your_writes import signed_in
+
+WRITER = ("test", "writer")
+ENTRY_FROM_REPLICA = {("replica", Reason.REPLICA)}
+AUTHOR_FROM_REPLICA = {("archive1", Reason.REPLICA)}
+
+
+@pytest.fixture(autouse=True)
+def _urls(settings: Any) -> None:
+    settings.ROOT_URLCONF = __name__
+
+
+def both() -> tuple[str | None, str | None]:
+    """Read the newest of each cluster."""
+    entry, author = Entry.objects.order_by("-pk").first(), Author.objects.order_by("-pk").first()
+    return entry and entry.text, author and author.name
+
+
+def decided() -> dict[str, set[tuple[str, Reason]]]:
+    """Return what was decided in this unit of work, per cluster, with the two replicas of the first under one name."""
+    return by_cluster(current_decisions())
+
+
+def by_cluster(decisions: Any) -> dict[str, set[tuple[str, Reason]]]:
+    found: dict[str, set[tuple[str, Reason]]] = {"default": set(), ARCHIVE: set()}
+    for decision in decisions:
+        name = "replica" if decision.alias in {"replica1", "replica2"} else decision.alias
+        found[ARCHIVE if name.startswith(ARCHIVE) else "default"].add((name, decision.reason))
+    return found
+
+
+def served(response: Any) -> dict[str, set[tuple[str, Reason]]]:
+    return by_cluster(Served(response).decisions)
+
+
+def cookie_of(browser: Client) -> dict[str, Any]:
+    """Return what the browser's cookie carries, per cluster."""
+    return unsign(browser.cookies["pglb"].value, max_age=3600) if "pglb" in browser.cookies else {}
+
+
+# --- Each its own ---
+
+
+def test_reads_of_each_go_to_its_own_replicas(clusters: Clusters, browser: Client) -> None:
+    """The other router says whose a model is, and ours which host answers."""
+    Entry.objects.create(text="here")
+    Author.objects.create(name="there")
+    clusters.wait_until_seen()
+    response = browser.get("/read_both/")
+    assert response.json() == ["here", "there"]
+    assert served(response) == {"default": ENTRY_FROM_REPLICA, ARCHIVE: AUTHOR_FROM_REPLICA}
+    assert clusters.archive.cluster.primary.ask("SELECT count(*) FROM pg_stat_activity") > 0
+    with clusters.site.cluster.primary.connect(dbname="site") as connection:
+        assert connection.execute("SELECT count(*) FROM guestbook_author").fetchone() == (0,)
+
+
+@pytest.mark.parametrize("written", ["default", ARCHIVE])
+def test_write_to_one_binds_reads_of_that_one_only(clusters: Clusters, browser: Client, written: str) -> None:
+    """In the request itself (a GET), in the next one of the same user, and for no other user."""
+    for cluster in (clusters.site.cluster, clusters.archive.cluster):
+        clusters.pause(cluster)
+    path = "/write_entry/" if written == "default" else "/write_author/"
+    bound = {"default": ("default", Reason.BEHIND), ARCHIVE: (ARCHIVE, Reason.BEHIND)}[written]
+    expected = {"default": ENTRY_FROM_REPLICA, ARCHIVE: AUTHOR_FROM_REPLICA}
+    values = ["new", None] if written == "default" else [None, "new"]
+    response = browser.get(path)
+    assert response.json() == values
+    assert served(response) == {**expected, written: {(written, Reason.WRITE), (written, Reason.WROTE)}}
+    assert set(cookie_of(browser)) == {written}
+    response = browser.get("/read_both/")
+    assert response.json() == values
+    assert served(response) == {**expected, written: {bound}}
+    stranger = Client().get("/read_both/")
+    assert (stranger.json(), served(stranger)) == ([None, None], expected)
+
+
+def test_user_bound_in_both_leaves_each_primary_on_its_own(clusters: Clusters, browser: Client) -> None:
+    """One replica that catches up takes its readers back, whatever the other cluster does; the cookie carries both pointers."""
+    for cluster in (clusters.site.cluster, clusters.archive.cluster):
+        clusters.pause(cluster)
+    browser.get("/write_entry/")
+    browser.get("/write_author/")
+    carried = cookie_of(browser)
+    assert set(carried) == {"default", ARCHIVE}
+    assert all(bound.pointer is not None and not bound.pinned_until for bound in carried.values())
+    response = browser.get("/read_both/")
+    assert response.json() == ["new", "new"]
+    assert served(response) == {"default": {("default", Reason.BEHIND)}, ARCHIVE: {(ARCHIVE, Reason.BEHIND)}}
+    clusters.archive.cluster.replicas[0].resume_replay()
+    wanted = carried[ARCHIVE].pointer.lsn
+    wait_until(lambda: (clusters.archive_hosts()["archive1"].replay_lsn or 0) >= wanted, timeout=60, what="the archive to catch up")
+    response = browser.get("/read_both/")
+    assert response.json() == ["new", "new"]
+    assert served(response) == {"default": {("default", Reason.BEHIND)}, ARCHIVE: AUTHOR_FROM_REPLICA}
+
+
+def test_exported_pointer_carries_both(clusters: Clusters) -> None:
+    """Whoever continues the unit of work elsewhere sees what it wrote in each cluster."""
+    for cluster in (clusters.site.cluster, clusters.archive.cluster):
+        clusters.pause(cluster)
+    with routing_session():
+        Entry.objects.create(text="new")
+        Author.objects.create(name="new")
+        text = export_pointer()
+    with routing_session(pointer=text):
+        assert both() == ("new", "new")
+        assert decided() == {"default": {("default", Reason.BEHIND)}, ARCHIVE: {(ARCHIVE, Reason.BEHIND)}}
+
+
+def test_transaction_on_one_leaves_reads_of_the_other_alone(clusters: Clusters) -> None:
+    """What is open on one primary hides nothing of the other cluster."""
+    with routing_session(), transaction.atomic(using=ARCHIVE):
+        assert both() == (None, None)
+        assert decided() == {"default": ENTRY_FROM_REPLICA, ARCHIVE: {(ARCHIVE, Reason.TRANSACTION)}}
+
+
+def test_overrides_apply_to_both(clusters: Clusters) -> None:
+    """`use_primary()` and `use_replicas()` say nothing of clusters."""
+    with use_primary():
+        both()
+        assert decided() == {"default": {("default", Reason.FORCED_PRIMARY)}, ARCHIVE: {(ARCHIVE, Reason.FORCED_PRIMARY)}}
+    with use_replicas():
+        both()
+        assert decided() == {"default": {("replica", Reason.STALE_ALLOWED)}, ARCHIVE: {("archive1", Reason.STALE_ALLOWED)}}
+
+
+@pytest.mark.parametrize("using", [ARCHIVE, "archive1"])
+def test_marked_write_is_one_of_its_cluster(clusters: Clusters, using: str) -> None:
+    """By any alias of it."""
+    with routing_session(identity=WRITER):
+        mark_write(using=using)
+        both()
+        assert decided() == {"default": ENTRY_FROM_REPLICA, ARCHIVE: {(ARCHIVE, Reason.WROTE)}}
+    assert (len(clusters.site.pointer_keys()), len(clusters.archive.pointer_keys())) == (0, 1)
+
+
+def test_connection_for_read_is_of_the_cluster_asked_for(clusters: Clusters) -> None:
+    """By the primary's alias, and by the rules of that cluster."""
+    with routing_session():
+        mark_write()
+        assert connection_for_read().alias == "default"
+        assert connection_for_read(ARCHIVE).alias == "archive1"
+
+
+def test_relation_across_clusters_is_left_to_the_other_routers(clusters: Clusters) -> None:
+    """Nobody of the project allows it, so Django refuses it, as it does without this package."""
+    author = Author.objects.create(name="there")
+    with pytest.raises(ValueError, match="prevents this relation"):
+        Entry.objects.create(text="here").author = author
+    with routing_session(), pytest.raises(ValueError, match="prevents this relation"):
+        Entry.objects.get().author = Author.objects.using("archive1").first() or author
+
+
+def test_topology_changes_are_told_with_their_cluster(clusters: Clusters) -> None:
+    """The one whose host went, and only that."""
+    heard: list[tuple[str, str]] = []
+
+    def hear(primary: str, topology: Any, **_: object) -> None:
+        heard.append((primary, topology.by_alias.get("archive1") and topology.by_alias["archive1"].state))
+
+    topology_changed.connect(hear)
+    try:
+        clusters.archive.cluster.replicas[0].kill()
+        wait_until(lambda: (ARCHIVE, HostState.OFFLINE) in heard, timeout=60, what="the archive's replica to be told offline")
+    finally:
+        topology_changed.disconnect(hear)
+    assert {primary for primary, _ in heard} == {ARCHIVE}
+
+
+@contextmanager
+def changed(settings: Any, primary: str, **options: Any) -> Iterator[None]:
+    """Change options of one cluster."""
+    before = settings.PGLB
+    settings.PGLB = {**before, primary: {**before[primary], **options}}
+    yield
+
+
+def test_limits_are_each_clusters_own(clusters: Clusters, settings: Any) -> None:
+    """The same lag is too much in one cluster and fine in the other."""
+    with changed(settings, ARCHIVE, MAX_LAG_SECONDS=0.5):
+        clusters.wait_until_well()
+        for cluster in (clusters.site.cluster, clusters.archive.cluster):
+            clusters.pause(cluster)
+        Entry.objects.create(text="new")
+        Author.objects.create(name="new")
+        clusters.wait_for_archive(archive1=HostState.LAGGING)
+        with routing_session():
+            assert both() == (None, "new")
+            assert decided() == {"default": ENTRY_FROM_REPLICA, ARCHIVE: {(ARCHIVE, Reason.NO_REPLICA)}}
+
+
+def test_check_replicas_goes_by_the_worst_cluster(clusters: Clusters) -> None:
+    """Or by the one that was asked for, by any alias of it."""
+
+    def status(**options: Any) -> int:
+        try:
+            call_command("check_replicas", format="json", **options)
+        except SystemExit as end:
+            return int(end.code or 0)
+        return 0
+
+    clusters.archive.cluster.replicas[0].kill()
+    assert status() == 2
+    assert status(database=ARCHIVE) == 2
+    assert status(database="replica1") == 0
+
+
+# --- The trouble of one is not the other's ---
+
+
+def trouble_dead(clusters: Clusters) -> None:
+    clusters.archive.cluster.primary.kill()
+
+
+def trouble_frozen(clusters: Clusters) -> None:
+    clusters.archive.cluster.primary.freeze()
+
+
+def answer(call: Callable[[], Any]) -> Any:
+    """Return what `call` returns, in a thread of its own, as in a server; fail if it hangs."""
+
+    def run() -> Any:
+        try:
+            return call()
+        finally:
+            connections.close_all()
+
+    pool = ThreadPoolExecutor(1)
+    try:
+        return pool.submit(run).result(timeout=60)
+    finally:
+        pool.shutdown(wait=False)
+
+
+TROUBLES = pytest.mark.parametrize("trouble", [trouble_dead, trouble_frozen], ids=["dead", "frozen"])
+
+
+@TROUBLES
+def test_reads_of_one_cluster_go_on_while_the_other_is_in_trouble(
+    clusters: Clusters, browser: Client, trouble: Callable[[Clusters], None]
+) -> None:
+    """A GET that writes to one and reads both: the other's replica answers without its primary."""
+    clusters.pause(clusters.site.cluster)
+    trouble(clusters)
+    response = answer(lambda: browser.get("/write_entry/"))
+    assert response.json() == ["new", None]
+    assert served(response) == {"default": {("default", Reason.WRITE), ("default", Reason.WROTE)}, ARCHIVE: AUTHOR_FROM_REPLICA}
+    assert set(cookie_of(browser)) == {"default"}
+
+
+@pytest.mark.parametrize("path", ["/write_author_in_thread/", "/write_author_in_unit_of_thread/"])
+def test_write_of_a_thread_to_the_other_cluster_binds_the_post_that_started_it(clusters: Clusters, browser: Client, path: str) -> None:
+    """A thread of the view is no part of its unit of work: that this process has used the other primary meanwhile must do."""
+    for cluster in (clusters.site.cluster, clusters.archive.cluster):
+        clusters.pause(cluster)
+    assert browser.post(path).json() == ["new", None]
+    response = browser.get("/read_both/")
+    assert response.json() == ["new", "new"]
+    assert served(response) == {"default": {("default", Reason.BEHIND)}, ARCHIVE: {(ARCHIVE, Reason.BEHIND)}}
+
+
+def test_post_that_uses_both_binds_in_both(clusters: Clusters, browser: Client) -> None:
+    """Also where it only read: an unsafe method is taken to have written to what it used."""
+    for cluster in (clusters.site.cluster, clusters.archive.cluster):
+        clusters.pause(cluster)
+    browser.post("/read_both/")
+    assert set(cookie_of(browser)) == {"default", ARCHIVE}
+
+
+@pytest.mark.parametrize("kind", ["killed", "frozen"])
+def test_store_of_one_cluster_down_leaves_the_other_alone(clusters: Clusters, user: Any, kind: str) -> None:
+    """Reads of the one go to its primary, and those of the other by its own pointers."""
+    browser = signed_in(user)
+    clusters.wait_until_seen()
+    redis = clusters.archive.cluster.redis
+    redis.kill() if kind == "killed" else redis.freeze()
+    for _ in range(2):
+        response = browser.get("/read_both/")
+        assert served(response) == {"default": ENTRY_FROM_REPLICA, ARCHIVE: {(ARCHIVE, Reason.STORE_ERROR)}}
+    clusters.pause(clusters.site.cluster)
+    browser.post("/write_entry/")
+    response = browser.get("/read_both/")
+    assert response.json() == ["new", None]
+    assert served(response) == {"default": {("default", Reason.BEHIND)}, ARCHIVE: {(ARCHIVE, Reason.STORE_ERROR)}}
+
+
+def test_probes_of_one_cluster_go_on_while_the_other_hangs(clusters: Clusters, settings: Any) -> None:
+    """A probe that waits for a frozen host holds up no other."""
+    with changed(settings, ARCHIVE, CHECK_TIMEOUT=100):
+        clusters.wait_until_well()
+        for host in clusters.archive.cluster.hosts:
+            host.freeze()
+        replica = clusters.site.cluster.replicas[0]
+        replica.kill()
+        clusters.site.wait_for_states(replica1=HostState.OFFLINE)
+        replica.start()
+        clusters.site.wait_for_states(replica1=HostState.ONLINE)
+        assert not any("timeout" in host.why for host in clusters.archive_hosts().values())
+
+
+# --- The cookie ---
+
+
+# --- Views ---
+
+
+def read_both(request: HttpRequest) -> JsonResponse:
+    return JsonResponse(both(), safe=False)
+
+
+def read_author(request: HttpRequest) -> JsonResponse:
+    return JsonResponse([both_author()], safe=False)
+
+
+def both_author() -> str | None:
+    author = Author.objects.order_by("-pk").first()
+    return author and author.name
+
+
+def write_entry(request: HttpRequest) -> JsonResponse:
+    entry = Entry.objects.create(text="new")
+    return JsonResponse(both() if request.method == "GET" else (entry.text, None), safe=False)
+
+
+def write_author(request: HttpRequest) -> JsonResponse:
+    Author.objects.create(name="new")
+    return JsonResponse(both(), safe=False)
+
+
+def write_author_in_thread(request: HttpRequest) -> JsonResponse:
+    Entry.objects.create(text="new")
+    _in_thread(lambda: Author.objects.create(name="new"))
+    return JsonResponse(["new", None], safe=False)
+
+
+def write_author_in_unit_of_thread(request: HttpRequest) -> JsonResponse:
+    Entry.objects.create(text="new")
+    _in_thread(routing_session()(lambda: Author.objects.create(name="new")))
+    return JsonResponse(["new", None], safe=False)
+
+
+def _in_thread(call: Callable[[], object]) -> None:
+    def run() -> None:
+        call()
+        connections.close_all()
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    thread.join()
+
+
+VIEWS = (read_both, read_author, write_entry, write_author, write_author_in_thread, write_author_in_unit_of_thread)
+urlpatterns = [path(f"{view.__name__}/", view) for view in VIEWS] + [path("sign_in/", sign_in)]
