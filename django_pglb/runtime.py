@@ -53,7 +53,7 @@ class Runtime:
         self._uses = dict.fromkeys(config.clusters, 0)
         self._use_numbers = itertools.count(1)
         self._positions: dict[str, tuple[int, Pointer]] = {}
-        self._has_looked = False
+        self._looked_at: frozenset[str] = frozenset()
         targets = {primary: cluster_targets(cluster) for primary, cluster in config.clusters.items()}
         self.mirrored = {
             primary
@@ -80,15 +80,15 @@ class Runtime:
         return self.checker.topology(primary)
 
     def wait_for_first_look(self, primary: str) -> None:
-        """Wait, once per process, until the hosts are known: the first read of a script, which may be its only one, is worth it.
+        """Wait, once per process and cluster, until its hosts are known: the first read of a script may be its only one, and is worth it.
 
         Takes some milliseconds; one interval and a timeout at most. Never call it where somebody waits for a response.
         """
-        if self._has_looked or primary in self.mirrored:
+        if primary in self._looked_at or primary in self.mirrored:
             return
-        self._has_looked = True
+        self._looked_at |= {primary}
         cluster = self.config.clusters[primary]
-        self.checker.wait_until_known(cluster.check_interval + cluster.check_timeout)
+        self.checker.wait_until_known(cluster.check_interval + cluster.check_timeout, primary)
 
     def needs_pointers(self, primary: str) -> bool:
         """Say whether what this cluster's users wrote must be remembered: not without replicas, nor when they mirror the primary."""

@@ -40,7 +40,7 @@ class BelievingChecker:
 
     def ensure_running(self) -> None: ...
 
-    def wait_until_known(self, timeout: float) -> bool:
+    def wait_until_known(self, timeout: float, primary: str) -> bool:
         return True
 
     def close(self) -> None: ...

@@ -323,6 +323,18 @@ def test_store_of_one_cluster_down_leaves_the_other_alone(clusters: Clusters, us
     assert served(response) == {"default": {("default", Reason.BEHIND)}, ARCHIVE: {(ARCHIVE, Reason.STORE_ERROR)}}
 
 
+def test_first_read_of_a_process_does_not_wait_for_the_other_cluster(clusters: Clusters, settings: Any) -> None:
+    """The hosts of its own are looked at; nothing is known of the others yet."""
+    for host in clusters.archive.cluster.hosts:
+        host.freeze()
+    patient = {primary: {**options, "CHECK_TIMEOUT": 60} for primary, options in settings.PGLB.items()}
+    settings.PGLB = patient
+    with routing_session():
+        assert Entry.objects.first() is None
+        assert decided()["default"] == ENTRY_FROM_REPLICA
+    assert {host.state for host in clusters.archive_hosts().values()} == {HostState.UNKNOWN}
+
+
 def test_probes_of_one_cluster_go_on_while_the_other_hangs(clusters: Clusters, settings: Any) -> None:
     """A probe that waits for a frozen host holds up no other."""
     with changed(settings, ARCHIVE, CHECK_TIMEOUT=100):

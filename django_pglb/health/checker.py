@@ -9,6 +9,7 @@ import socket
 import threading
 import weakref
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 from ..core.assessment import assess
@@ -109,21 +110,23 @@ class Checker:
             "No host of cluster %s was looked at for more than %g s: all its reads go to the primary until one is.", primary, trusted
         )
 
-    def wait_until_known(self, timeout: float) -> bool:
-        """Start if need be, and wait until each cluster has a replica online, or none of which nothing is known yet.
+    def wait_until_known(self, timeout: float, primary: str | None = None) -> bool:
+        """Start if need be, and wait until the cluster of `primary` (None: each) has a replica online, or none that is not known yet.
 
         Says whether that was so within `timeout` seconds.
         """
         self.ensure_running()
         with self._step:
-            return self._step.wait_for(self._is_known, timeout)
+            return self._step.wait_for(partial(self._are_known, primary), timeout)
 
-    def _is_known(self) -> bool:
-        return all(
-            not self._is_stale(primary, topology)
-            and (topology.online or all(host.state is not HostState.UNKNOWN for host in topology.replicas))
-            for primary, topology in self._topologies.items()
-        )
+    def _are_known(self, primary: str | None) -> bool:
+        return all(self._is_known(each) for each in self._topologies if primary in (None, each))
+
+    def _is_known(self, primary: str) -> bool:
+        topology = self._topologies[primary]
+        if self._is_stale(primary, topology):
+            return False
+        return bool(topology.online) or all(host.state is not HostState.UNKNOWN for host in topology.replicas)
 
     # --- Running ---
 
