@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from django.http import HttpRequest
     from django.http.response import HttpResponseBase
 
-    from .core.config import ClusterConfig
     from .core.routing_session import Bound
     from .pointers import Saved
 
@@ -94,7 +93,7 @@ class LoadBalancingMiddleware:
             return None
         first = next(iter(clusters.values()))
         routing = RoutingSession(
-            RequestIdentities(request, import_string(first.identity), lambda: _carried(request, first)),
+            RequestIdentities(request, import_string(first.identity), lambda: _carried(request)),
             is_request=True,
             safe_method=all(request.method in cluster.replica_methods for cluster in clusters.values()),
         )
@@ -132,14 +131,13 @@ def set_cookie(response: HttpResponseBase, request: HttpRequest, saved: list[Sav
     bounds: dict[str, Bound] = {entry.primary: entry.bound for entry in saved if entry.is_for_client and process.sets_cookie(entry.primary)}
     if not bounds:
         return
-    max_age = max(clusters[primary].pointer_seconds for primary in bounds)
-    for primary, bound in _carried(request, clusters[next(iter(bounds))]).items():
+    for primary, bound in _carried(request).items():
         if primary in clusters:
             bounds[primary] = bounds[primary].merged(bound) if primary in bounds else bound
     response.set_cookie(
         COOKIE_NAME,
         sign(bounds),
-        max_age=round(max_age),
+        max_age=round(max(clusters[primary].pointer_seconds for primary in bounds)),
         domain=settings.SESSION_COOKIE_DOMAIN,
         path=settings.SESSION_COOKIE_PATH,
         secure=settings.SESSION_COOKIE_SECURE,
@@ -148,5 +146,7 @@ def set_cookie(response: HttpResponseBase, request: HttpRequest, saved: list[Sav
     )
 
 
-def _carried(request: HttpRequest, cluster: ClusterConfig) -> dict[str, Bound]:
-    return unsign_or_nothing(request.COOKIES.get(COOKIE_NAME), max_age=cluster.pointer_seconds)
+def _carried(request: HttpRequest) -> dict[str, Bound]:
+    # One text for all clusters, so it counts for as long as any of them remembers: too long costs nothing, too short a promise.
+    clusters = runtime.get_runtime().config.clusters.values()
+    return unsign_or_nothing(request.COOKIES.get(COOKIE_NAME), max_age=max(cluster.pointer_seconds for cluster in clusters))

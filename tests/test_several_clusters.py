@@ -6,12 +6,14 @@ Entries live in `default` (replica1, replica2), authors in `archive` (archive1).
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any
 
 import pytest
+from django.core import signing
 from django.core.management import call_command
 from django.db import connections, transaction
 from django.http import HttpRequest, JsonResponse
@@ -24,6 +26,7 @@ from django_pglb import (
     export_pointer,
     mark_write,
     routing_session,
+    runtime,
     use_primary,
     use_replicas,
 )
@@ -350,6 +353,35 @@ def test_probes_of_one_cluster_go_on_while_the_other_hangs(clusters: Clusters, s
 
 
 # --- The cookie ---
+
+
+def test_cookie_outlives_the_shortest_memory(clusters: Clusters, browser: Client, settings: Any) -> None:
+    """One text carries both: it is as old as the longest POINTER_SECONDS allows, whichever cluster was written to last."""
+    short = {"POINTER_SECONDS": 60, "MAX_LAG_SECONDS": 5}
+    settings.PGLB = {**settings.PGLB, "default": {**settings.PGLB["default"], **short}}
+    clusters.wait_until_well()
+    browser.get("/write_author/")
+    assert browser.cookies["pglb"]["max-age"] == 3600
+    browser.get("/write_entry/")
+    assert browser.cookies["pglb"]["max-age"] == 3600
+    assert set(cookie_of(browser)) == {"default", ARCHIVE}
+
+
+def test_cookie_binds_for_as_long_as_its_cluster_remembers(clusters: Clusters, settings: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first cluster's POINTER_SECONDS says nothing of what the second one remembers."""
+    short = {"POINTER_SECONDS": 60, "MAX_LAG_SECONDS": 5}
+    settings.PGLB = {**settings.PGLB, "default": {**settings.PGLB["default"], **short}}
+    clusters.wait_until_well()
+    clusters.pause(clusters.archive.cluster)
+    browser = Client()
+    browser.get("/write_author/")
+    clusters.archive.redis.flushall()
+    runtime.get_runtime().vouch(ARCHIVE)
+    clock = time.time
+    monkeypatch.setattr(signing.time, "time", lambda: clock() + 120)
+    response = browser.get("/read_both/")
+    assert response.json() == [None, "new"]
+    assert served(response)[ARCHIVE] == {(ARCHIVE, Reason.BEHIND)}
 
 
 # --- Views ---
