@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import time
 from contextvars import ContextVar
 from functools import partial
@@ -15,6 +14,7 @@ from .context import current_scope
 from .core.lsn import later
 from .core.routing_session import UNBOUND, Bound
 from .engine import connection_to
+from .errors import PrimaryProtected
 from .health.clock import now
 from .runtime import get_runtime
 from .stores import StoreError
@@ -22,10 +22,8 @@ from .stores import StoreError
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from .core.routing_session import ClusterSession, Identity, RoutingSession
+    from .core.routing_session import ClusterSession, Identity, IdentitySource, RoutingSession
     from .runtime import Runtime
-
-log = logging.getLogger("django_pglb.store")
 
 # What is being loaded here. Not a flag of the unit of work: its other threads must not read unbound meanwhile.
 _loading: ContextVar[frozenset[ClusterSession]] = ContextVar("django_pglb_loading", default=frozenset())
@@ -75,10 +73,29 @@ def load_bound(runtime: Runtime, routing: RoutingSession, cluster: ClusterSessio
         identities = routing.identities
         cluster.bind(identities.carried(cluster.primary).shifted(now() - time.time()))
         _ask(runtime, cluster, identities.known())
-        _ask(runtime, cluster, identities.revealed())
+        _ask(runtime, cluster, _revealed(runtime, cluster, identities))
         cluster.loaded = identities.is_settled()
     finally:
         _loading.reset(token)
+
+
+def _revealed(runtime: Runtime, cluster: ClusterSession, identities: IdentitySource) -> Iterable[Identity]:
+    """Return whom the session reveals. It may live anywhere, as in another cluster, whose trouble must fail no read of this one.
+
+    Where it cannot be loaded nobody can tell what its user wrote elsewhere, as when the store is down.
+    """
+    known = frozenset(identities.known())
+    try:
+        found = frozenset(identities.revealed())
+    except PrimaryProtected:
+        raise  # whoever asks on would ask the primary
+    except Exception as error:  # noqa: BLE001 - whatever its engine raises
+        cluster.store_down = True
+        runtime.note_session(error)
+        return ()
+    if found - known:
+        runtime.note_session(None)
+    return found
 
 
 def _ask(runtime: Runtime, cluster: ClusterSession, identities: Iterable[Identity]) -> None:
@@ -175,7 +192,7 @@ def _identities_to_bind(routing: RoutingSession) -> tuple[Identity, ...]:
     try:
         return tuple(routing.identities.to_bind())
     except Exception as error:  # noqa: BLE001 - the session may live anywhere
-        log.warning("The session could not be loaded (%s): what was written binds only who is known without it.", type(error).__name__)
+        get_runtime().note_session(error)
         return tuple(routing.identities.known())
 
 

@@ -51,6 +51,7 @@ class Runtime:
         self._store_trouble: dict[str, type[StoreError]] = {}
         self._without_position: set[str] = set()
         self._uses = dict.fromkeys(config.clusters, 0)
+        self._without_session = False
         self._use_numbers = itertools.count(1)
         self._positions: dict[str, tuple[int, Pointer]] = {}
         self._looked_at: frozenset[str] = frozenset()
@@ -181,6 +182,18 @@ class Runtime:
             if self._store_trouble.pop(primary, None) is None:
                 return  # another thread has said so
             store_log.warning("The pointer store of cluster %s is well again.", primary)
+    def note_session(self, error: Exception | None) -> None:
+        """Log once that sessions cannot be loaded, so that nobody can tell who it is that reads or writes, and once that they can again."""
+        if error is not None and not self._without_session:
+            self._without_session = True
+            store_log.warning(
+                "A session could not be loaded (%s): its user's reads go where ON_STORE_ERROR says, writes bind who is known without it.",
+                type(error).__name__,
+            )
+        elif error is None and self._without_session:
+            self._without_session = False
+            store_log.warning("Sessions can be loaded again.")
+
         else:
             self._store_trouble[primary] = trouble
             store_log.error("%s; ON_STORE_ERROR of cluster %s applies.", error, primary)

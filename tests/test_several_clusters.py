@@ -32,6 +32,7 @@ from django_pglb import (
 )
 from django_pglb.core.decision import Reason
 from django_pglb.core.topology import HostState
+from django_pglb.identity import session_owners
 from django_pglb.signals import topology_changed
 from django_pglb.stores.carried import unsign
 from django_pglb.testing import wait_until
@@ -324,6 +325,19 @@ def test_store_of_one_cluster_down_leaves_the_other_alone(clusters: Clusters, us
     response = browser.get("/read_both/")
     assert response.json() == ["new", None]
     assert served(response) == {"default": {("default", Reason.BEHIND)}, ARCHIVE: {(ARCHIVE, Reason.STORE_ERROR)}}
+
+
+def test_session_that_cannot_be_loaded_fails_no_read_of_the_other_cluster(clusters: Clusters, user: Any) -> None:
+    """Who it is remains unknown, so the primary answers; sessions live in the cluster that is gone."""
+    browser = signed_in(user)
+    clusters.wait_until_seen()
+    session_owners.clear()
+    for host in clusters.site.cluster.hosts:
+        host.kill()
+    response = answer(lambda: browser.get("/read_author/"))
+    assert response.status_code == 200
+    assert response.json() == [None]
+    assert served(response)[ARCHIVE] == {(ARCHIVE, Reason.STORE_ERROR)}
 
 
 def test_first_read_of_a_process_does_not_wait_for_the_other_cluster(clusters: Clusters, settings: Any) -> None:
