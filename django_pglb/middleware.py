@@ -92,13 +92,16 @@ class LoadBalancingMiddleware:
         if not clusters:
             return None
         first = next(iter(clusters.values()))
+        safe_in = frozenset(primary for primary, cluster in clusters.items() if request.method in cluster.replica_methods)
         routing = RoutingSession(
             RequestIdentities(request, import_string(first.identity), lambda: _carried(request)),
             is_request=True,
-            safe_method=all(request.method in cluster.replica_methods for cluster in clusters.values()),
+            safe_method=len(safe_in) == len(clusters),
         )
+        routing.safe_in = safe_in
         if not routing.safe_method:
             routing.down_at_start = runtime.get_runtime().primaries_known_to_be_down()
+            routing.outside_at_start = runtime.get_runtime().uses_outside()
         request._pglb_routing = routing  # type: ignore[attr-defined]  # where signals and stick() find it
         return routing
 

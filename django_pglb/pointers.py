@@ -132,7 +132,7 @@ def must_save(routing: RoutingSession) -> bool:
 def save_bounds(routing: RoutingSession, *, may_have_written: bool = False) -> list[Saved]:
     """Save what `routing` committed, or may have, under all its identities, and where reads must be monotonic also what it saw.
 
-    Call it after the last commit has returned. `may_have_written`: save for every cluster, also where no write was seen.
+    Call it after the last commit has returned. `may_have_written`: save also where no write was seen, as far as there may have been one.
     Nothing is saved for a cluster without replicas.
     """
     runtime = get_runtime()
@@ -141,11 +141,24 @@ def save_bounds(routing: RoutingSession, *, may_have_written: bool = False) -> l
         if not runtime.needs_pointers(primary) or connection_to(primary).pglb_is_forbidden:
             continue  # what the running test case forbids was neither written nor read
         cluster = routing.clusters.get(primary)
-        if may_have_written or (cluster is not None and cluster.must_save):
+        if (cluster is not None and cluster.must_save) or (may_have_written and _is_taken_to_have_written(runtime, routing, primary)):
             saved.extend(_save_written(runtime, routing, routing.cluster(primary)))
         elif cluster is not None and cluster.must_remember:
             saved.extend(_save_seen(runtime, routing, cluster))
     return saved
+
+
+def _is_taken_to_have_written(runtime: Runtime, routing: RoutingSession, primary: str) -> bool:
+    """Say whether the method of the request of `routing` alone means that it wrote to the cluster of `primary`.
+
+    Where there are several clusters, it must have used this one, or a thread of this process must have, meanwhile and outside any request,
+    as those do that a view starts. To ask the others as well would make each request wait for every primary of the project.
+    """
+    if not routing.is_taken_to_have_written or routing.is_safe_in(primary):
+        return False
+    if len(runtime.config.clusters) == 1 or routing.has_used(primary):
+        return True
+    return runtime.uses_outside()[primary] != routing.outside_at_start.get(primary, 0)
 
 
 def _save_written(runtime: Runtime, routing: RoutingSession, cluster: ClusterSession) -> Iterator[Saved]:
@@ -215,7 +228,7 @@ def bound_to_export(runtime: Runtime, routing: RoutingSession, primary: str) -> 
     cluster = routing.cluster(primary)
     load_bound(runtime, routing, cluster)
     bound = cluster.bound.merged(Bound(cluster.seen_at_most)).shifted(time.time() - now())
-    if cluster.wrote or cluster.was_answered_by_primary or routing.is_taken_to_have_written:
+    if cluster.wrote or cluster.was_answered_by_primary or _is_taken_to_have_written(runtime, routing, primary):
         bound = bound.merged(capture_bound_once(runtime, cluster))
     return bound
 

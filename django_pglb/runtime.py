@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 from . import signals
 from .conf import get_config, refuse
+from .context import current_scope
 from .core.problem import CheckId
 from .core.routing_session import Bound, Identity
 from .core.topology import Host, HostState, Topology
@@ -50,8 +51,9 @@ class Runtime:
         self._stores = {primary: open_store(cluster) for primary, cluster in config.clusters.items()}
         self._store_trouble: dict[str, type[StoreError]] = {}
         self._without_position: set[str] = set()
-        self._uses = dict.fromkeys(config.clusters, 0)
         self._without_session = False
+        self._uses = dict.fromkeys(config.clusters, 0)
+        self._uses_outside = dict(self._uses)
         self._use_numbers = itertools.count(1)
         self._positions: dict[str, tuple[int, Pointer]] = {}
         self._looked_at: frozenset[str] = frozenset()
@@ -141,11 +143,18 @@ class Runtime:
     def note_use(self, primary: str) -> None:
         """Note that a statement or a commit has ended on `primary` in this process."""
         # A new number each time: of two threads that note it at once neither is mistaken for an earlier use.
-        self._uses[primary] = next(self._use_numbers)
+        self._uses[primary] = number = next(self._use_numbers)
+        routing = current_scope().routing
+        if routing is None or not routing.is_request:
+            self._uses_outside[primary] = number
 
     def last_use(self, primary: str) -> int:
         """Return the number of the latest use of `primary` that has ended in this process; 0 if there was none."""
         return self._uses[primary]
+
+    def uses_outside(self) -> dict[str, int]:
+        """Return the number of each primary's latest use by this process outside any request, as in a thread that a view starts."""
+        return dict(self._uses_outside)
 
     def position_since(self, primary: str, use: int) -> Pointer | None:
         """Return a position of `primary` (wall time) that was taken after the use of this number, and before any other."""
@@ -173,15 +182,6 @@ class Runtime:
             self._without_position.discard(primary)
             store_log.warning("Positions can be taken on %s again.", primary)
 
-    def _note_store(self, primary: str, error: StoreError | None) -> None:
-        # One line per change of state, not one per request.
-        trouble = None if error is None else type(error)
-        if trouble is self._store_trouble.get(primary):
-            return
-        if trouble is None:
-            if self._store_trouble.pop(primary, None) is None:
-                return  # another thread has said so
-            store_log.warning("The pointer store of cluster %s is well again.", primary)
     def note_session(self, error: Exception | None) -> None:
         """Log once that sessions cannot be loaded, so that nobody can tell who it is that reads or writes, and once that they can again."""
         if error is not None and not self._without_session:
@@ -194,6 +194,15 @@ class Runtime:
             self._without_session = False
             store_log.warning("Sessions can be loaded again.")
 
+    def _note_store(self, primary: str, error: StoreError | None) -> None:
+        # One line per change of state, not one per request.
+        trouble = None if error is None else type(error)
+        if trouble is self._store_trouble.get(primary):
+            return
+        if trouble is None:
+            if self._store_trouble.pop(primary, None) is None:
+                return  # another thread has said so
+            store_log.warning("The pointer store of cluster %s is well again.", primary)
         else:
             self._store_trouble[primary] = trouble
             store_log.error("%s; ON_STORE_ERROR of cluster %s applies.", error, primary)

@@ -232,6 +232,15 @@ def test_limits_are_each_clusters_own(clusters: Clusters, settings: Any) -> None
             assert decided() == {"default": ENTRY_FROM_REPLICA, ARCHIVE: {(ARCHIVE, Reason.NO_REPLICA)}}
 
 
+def test_methods_are_each_clusters_own(clusters: Clusters, browser: Client, settings: Any) -> None:
+    """REPLICA_METHODS of one cluster says nothing of the other's reads."""
+    with changed(settings, ARCHIVE, REPLICA_METHODS=["GET", "POST"]):
+        clusters.wait_until_well()
+        response = browser.post("/read_both/")
+    assert served(response) == {"default": {("default", Reason.UNSAFE_METHOD)}, ARCHIVE: AUTHOR_FROM_REPLICA}
+    assert set(cookie_of(browser)) == {"default"}
+
+
 def test_check_replicas_goes_by_the_worst_cluster(clusters: Clusters) -> None:
     """Or by the one that was asked for, by any alias of it."""
 
@@ -276,6 +285,30 @@ def answer(call: Callable[[], Any]) -> Any:
 
 
 TROUBLES = pytest.mark.parametrize("trouble", [trouble_dead, trouble_frozen], ids=["dead", "frozen"])
+
+
+@TROUBLES
+@pytest.mark.parametrize("is_known", [True, False], ids=["known", "not known yet"])
+def test_post_that_uses_one_cluster_does_not_touch_the_other(
+    clusters: Clusters, browser: Client, settings: Any, trouble: Callable[[Clusters], None], is_known: bool
+) -> None:
+    """Nothing is asked of a primary that the request did not use, and its user is not pinned there."""
+    with changed(settings, ARCHIVE, CHECK_TIMEOUT=1 if is_known else 100):
+        clusters.wait_until_well()
+        clusters.pause(clusters.site.cluster)
+        since = clusters.archive.log_end("default")
+        trouble(clusters)
+        if is_known:
+            clusters.wait_for_archive(archive=HostState.OFFLINE)
+        response = answer(lambda: browser.post("/write_entry/"))
+        clusters.archive.cluster.heal()
+    assert response.json() == ["new", None]
+    assert served(response) == {"default": {("default", Reason.WRITE)}, ARCHIVE: set()}
+    assert {primary: bound.pinned_until for primary, bound in cookie_of(browser).items()} == {"default": 0}
+    assert [text for text in clusters.archive.statements("default", since) if text.startswith("SELECT pg_current_wal_insert_lsn()")] == []
+    response = browser.get("/read_both/")
+    assert response.json() == ["new", None]
+    assert served(response)["default"] == {("default", Reason.BEHIND)}
 
 
 @TROUBLES

@@ -275,7 +275,7 @@ class LoadBalancedMixin(Base):
             return self.in_atomic_block
         if not (self.in_atomic_block or not self.autocommit):
             return False
-        is_views_own = self.alias in routing.view_atomic and routing.safe_method and len(self.atomic_blocks) == 1
+        is_views_own = self.alias in routing.view_atomic and routing.is_safe_in(self.alias) and len(self.atomic_blocks) == 1
         return not (is_views_own and self.connection.info.transaction_status == TransactionStatus.IDLE)
 
     def _commit(self) -> None:

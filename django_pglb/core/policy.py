@@ -52,7 +52,7 @@ def unit_rule(scope: Scope, routing: RoutingSession, cluster: ClusterSession, *,
         return Reason.INSTANCE
     if cluster.wrote:
         return Reason.WROTE
-    if not (routing.safe_method or scope.replica_reads):
+    if not (routing.is_safe_in(cluster.primary) or scope.replica_reads):
         return Reason.UNSAFE_METHOD
     return None
 

@@ -9,7 +9,7 @@ from .decision import Decision, DecisionCount, Reason
 from .lsn import Pointer, later
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
 Identity = tuple[str, str]
 """A kind ("session", "user", …) and a value: who a unit of work acts for."""
@@ -266,11 +266,24 @@ class ClusterSession:
 class RoutingSession:
     """One unit of work. Open one per request, job or block; never share it between users."""
 
-    __slots__ = ("clusters", "down_at_start", "identities", "is_request", "outer", "replica_reads", "safe_method", "view_atomic")
+    __slots__ = (
+        "clusters",
+        "down_at_start",
+        "identities",
+        "is_request",
+        "outer",
+        "outside_at_start",
+        "replica_reads",
+        "safe_in",
+        "safe_method",
+        "view_atomic",
+    )
 
     def __init__(self, identities: IdentitySource | None = None, *, safe_method: bool = True, is_request: bool = False) -> None:
         self.identities: IdentitySource = identities or Nobody()
         self.safe_method = safe_method
+        self.safe_in: frozenset[str] = frozenset()
+        """Primaries of the clusters whose `REPLICA_METHODS` has the request's method, though that of others has not."""
         self.is_request = is_request
         """Somebody waits for a response, so nothing may be waited for here."""
         self.replica_reads = False
@@ -279,6 +292,8 @@ class RoutingSession:
         """Primaries on which Django wraps this request's view in a transaction (`ATOMIC_REQUESTS`)."""
         self.down_at_start: frozenset[str] = frozenset()
         """Primaries that were known to be down when it began, so that nobody can have written to them unseen."""
+        self.outside_at_start: Mapping[str, int] = {}
+        """Primary -> the number of its latest use outside any request in this process, when this unit began."""
         self.outer: RoutingSession | None = None
         """The unit of work that this one was opened in."""
         self.clusters: dict[str, ClusterSession] = {}
@@ -288,16 +303,28 @@ class RoutingSession:
         found = self.clusters.get(primary)
         return found if found is not None else self.clusters.setdefault(primary, ClusterSession(primary))
 
+    def is_safe_in(self, primary: str) -> bool:
+        """Whether the request's method is one that reads from replicas in the cluster of `primary`."""
+        return self.safe_method or primary in self.safe_in
+
     @property
     def is_taken_to_have_written(self) -> bool:
         """Whether a request's unsafe method alone means that it wrote: the threads that its view started cannot be seen."""
         return not self.safe_method and not self.replica_reads
 
+    def has_used(self, primary: str) -> bool:
+        """Whether a read of the cluster of `primary` was placed, or a statement ran there, in this unit of work or in one around it."""
+        cluster = self.clusters.get(primary)
+        if cluster is not None and (cluster.latest is not None or cluster.decisions or cluster.wrote):
+            return True
+        return self.outer is not None and self.outer.has_used(primary)
+
     def inherit(self, outer: RoutingSession) -> None:
         """Begin inside another unit of work: what that one must see, this one must see."""
         self.outer = outer
-        self.is_request, self.safe_method, self.view_atomic = outer.is_request, outer.safe_method, outer.view_atomic
-        self.replica_reads = outer.replica_reads
+        self.is_request, self.view_atomic = outer.is_request, outer.view_atomic
+        self.safe_method, self.safe_in = outer.safe_method, outer.safe_in
+        self.replica_reads, self.outside_at_start = outer.replica_reads, outer.outside_at_start
         for primary, theirs in tuple(outer.clusters.items()):
             self.cluster(primary).wrote = theirs.wrote
 
