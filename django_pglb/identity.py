@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import threading
 from typing import TYPE_CHECKING, Any
 
 from django.conf import settings
 from django.contrib.auth import SESSION_KEY
+from django.utils.functional import LazyObject
 
 from .core.routing_session import UNBOUND
 
@@ -37,11 +39,10 @@ def from_request(request: HttpRequest) -> Iterable[Identity]:
         yield AUTHORIZATION, authorization
 
 
-class SessionOwners:
-    """Remembers which user a session key belongs to, so that a signed-in request needs one store round trip.
+class Owners:
+    """Remembers which user a key belongs to, so that an authenticated request needs one store round trip.
 
-    Only signed-in sessions are remembered: Django gives a session a new key when somebody logs in, so an owner never changes,
-    while an anonymous session may yet get one. Bounded; the oldest entry goes first. Safe to share between threads.
+    Bounded; the oldest entry goes first. Safe to share between threads.
     """
 
     def __init__(self, size: int = MAX_REMEMBERED_OWNERS) -> None:
@@ -53,26 +54,33 @@ class SessionOwners:
         """Make the lock anew. In a forked child another thread of the parent's may hold it for ever."""
         self._lock = threading.Lock()  # protects eviction against a concurrent change of the dictionary's order
 
-    def get(self, session_key: str | None) -> str | None:
-        return self._owners.get(session_key) if session_key else None
+    def get(self, key: str | None) -> str | None:
+        return self._owners.get(key) if key else None
 
-    def remember(self, session_key: str, user_id: str) -> None:
+    def remember(self, key: str, user_id: str) -> None:
         with self._lock:
-            if len(self._owners) >= self._size and session_key not in self._owners:
+            if len(self._owners) >= self._size and key not in self._owners:
                 del self._owners[next(iter(self._owners))]
-            self._owners[session_key] = user_id
+            self._owners[key] = user_id
 
-    def forget(self, session_key: str | None) -> None:
+    def forget(self, key: str | None) -> None:
         with self._lock:
-            self._owners.pop(session_key or "", None)
+            self._owners.pop(key or "", None)
 
     def clear(self) -> None:
         with self._lock:
             self._owners.clear()
 
 
-session_owners = SessionOwners()
+session_owners = Owners()
+"""By session key. Only signed-in sessions are remembered: Django gives a session a new key when somebody logs in, so an owner never
+changes, while an anonymous session may yet get one."""
+
+token_owners = Owners()
+"""By a hash of the Authorization header. A hint only, which saves a round trip: several users may share one, as in front of a test site."""
+
 os.register_at_fork(after_in_child=session_owners.renew_lock)
+os.register_at_fork(after_in_child=token_owners.renew_lock)
 
 
 class RequestIdentities:
@@ -88,17 +96,22 @@ class RequestIdentities:
         self._known: tuple[Identity, ...] | None = None
         self._added: tuple[Identity, ...] = ()
         self._has_looked = False
+        self._has_token = bool(request.META.get("HTTP_AUTHORIZATION"))
+        self._has_resolved = False
 
     def known(self) -> tuple[Identity, ...]:
         if self._known is None:
             found = dict.fromkeys(self._identify(self._request))
-            owner = session_owners.get(self._request.COOKIES.get(settings.SESSION_COOKIE_NAME))
+            session_key = self._request.COOKIES.get(settings.SESSION_COOKIE_NAME)
+            owner = session_owners.get(session_key) if session_key else token_owners.get(_token_key(self._request))
             if owner is not None:
                 found[(USER, owner)] = None
             self._known = tuple(found)
         return (*self._known, *self._added)
 
     def revealed(self) -> tuple[Identity, ...]:
+        if self._has_token:
+            self._add_resolved_user()
         known = self.known()
         if any(kind == USER for kind, _ in known) or not self._request.COOKIES.get(settings.SESSION_COOKIE_NAME):
             return known
@@ -107,8 +120,9 @@ class RequestIdentities:
         return self.known()
 
     def is_settled(self) -> bool:
-        """Say whether the session middleware has run, where there is a session to look at."""
-        return hasattr(self._request, "session") or not self._request.COOKIES.get(settings.SESSION_COOKIE_NAME)
+        """Say whether the session middleware has run, where there is a session to look at, and a view has resolved its token's user."""
+        has_session = hasattr(self._request, "session") or not self._request.COOKIES.get(settings.SESSION_COOKIE_NAME)
+        return has_session and (self._has_resolved or not self._has_token)
 
     def to_bind(self) -> tuple[Identity, ...]:
         """Return the identities at the end of the request: a login, logout or flush has changed the session's key by then."""
@@ -122,6 +136,7 @@ class RequestIdentities:
             # A session that the request has loaded can be looked at for nothing; it may have changed hands.
             if "_session_cache" in vars(session):
                 self._add_owner()
+        self._add_resolved_user()
         return self.revealed()
 
     def carried(self, primary: str) -> Bound:
@@ -134,6 +149,16 @@ class RequestIdentities:
         if (kind, value) not in self.known():
             self._added = (*self._added, (kind, value))
 
+    def _add_resolved_user(self) -> None:
+        """Act for the user whom the view has resolved from a token, where API frameworks put them: on the request."""
+        user_id = _resolved_user_id(self._request)
+        if user_id is None:
+            return
+        self._has_resolved = True
+        self.add(USER, user_id)
+        if self._has_token and not self._request.COOKIES.get(settings.SESSION_COOKIE_NAME):
+            token_owners.remember(_token_key(self._request), user_id)
+
     def _add_owner(self) -> None:
         session = getattr(self._request, "session", None)
         if session is None:
@@ -144,6 +169,22 @@ class RequestIdentities:
             self.add(USER, user_id)
             if session.session_key:
                 session_owners.remember(session.session_key, user_id)
+
+
+def _token_key(request: HttpRequest) -> str:
+    """Return what a request's Authorization header is remembered by; empty if it has none. The token itself stays nobody's to find."""
+    authorization = request.META.get("HTTP_AUTHORIZATION")
+    return hashlib.sha256(authorization.encode()).hexdigest() if authorization else ""
+
+
+def _resolved_user_id(request: HttpRequest) -> str | None:
+    """Return the id of the user on the request, if somebody has put one there or asked for it; the look itself costs no query."""
+    user = vars(request).get("user")
+    if isinstance(user, LazyObject):
+        user = vars(user)["_wrapped"]
+    # That of an anonymous one is None, and what a lazy one is before somebody asks has none.
+    user_id = getattr(user, "pk", None)
+    return None if user_id is None else str(user_id)
 
 
 def _owner_of(session: Any) -> str | None:

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from django.apps import apps
 from django.conf import settings
 from django.contrib.auth.signals import user_logged_in, user_logged_out
 from django.core.management.base import CommandError
-from django.db.models.signals import pre_migrate
+from django.db.models.signals import post_delete, post_save, pre_migrate
 from django.test.signals import setting_changed
 
 from . import runtime, stale_saves
+from .context import current_scope
 from .engine import connection_to
-from .identity import USER, session_owners
+from .identity import AUTHORIZATION, USER, session_owners
 from .units import stick
 
 if TYPE_CHECKING:
@@ -25,6 +27,10 @@ def connect() -> None:
     """Connect all receivers; safe to call again."""
     for signal in (user_logged_in, user_logged_out):
         signal.connect(bind_user, dispatch_uid="django_pglb.bind_user")
+    if apps.is_installed("rest_framework.authtoken"):
+        for model_signal in (post_save, post_delete):
+            for model in ("Token", "TokenProxy"):
+                model_signal.connect(bind_token, sender=f"authtoken.{model}", dispatch_uid=f"django_pglb.bind_token.{model}")
     pre_migrate.connect(refuse_to_migrate_replica, dispatch_uid="django_pglb.refuse_to_migrate_replica")
     setting_changed.connect(forget_settings, dispatch_uid="django_pglb.forget_settings")
     stale_saves.follow_settings()
@@ -38,6 +44,15 @@ def bind_user(request: HttpRequest | None, user: Any, **_: object) -> None:
     session_owners.forget(getattr(getattr(request, "session", None), "session_key", None))
     if user is not None and user.pk is not None:
         stick(request, USER, str(user.pk))
+
+
+def bind_token(instance: Any, **_: object) -> None:
+    """Bind whoever will use a token that was made here: nothing else connects them. A token that was revoked is refused at once, too."""
+    routing = current_scope().routing
+    if routing is not None:
+        # The word before the key is a choice of the authentication class; these two are what people choose.
+        for keyword in ("Token", "Bearer"):
+            routing.identities.add(AUTHORIZATION, f"{keyword} {instance.key}")
 
 
 def refuse_to_migrate_replica(using: str, **_: object) -> None:

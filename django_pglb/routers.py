@@ -17,13 +17,14 @@ if TYPE_CHECKING:
 
 
 def tells_who_asks(model: type[Model]) -> bool:
-    """Say whether rows of `model` tell whom a request acts for: sessions and users.
+    """Say whether rows of `model` tell whom a request acts for: sessions, users and the tokens of Django REST framework.
 
     `use_replicas()` does not make a stale one fine: a session that is not there yet, or a user with the password from before, would sign
     the visitor out for good.
     """
     # By what it has, as importing Django's own session model would need its app. Some models are none: Django's database cache has one.
-    return hasattr(model, "get_session_store_class") or getattr(model._meta, "label_lower", "") == settings.AUTH_USER_MODEL.lower()
+    label = getattr(model._meta, "label_lower", "")
+    return hasattr(model, "get_session_store_class") or label in (settings.AUTH_USER_MODEL.lower(), "authtoken.token")
 
 
 class ReplicaRouter:

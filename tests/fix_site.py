@@ -17,7 +17,7 @@ from django.test import Client, override_settings
 from django_pglb import runtime
 from django_pglb.core.decision import DecisionCount, Reason
 from django_pglb.core.topology import HostState
-from django_pglb.identity import session_owners
+from django_pglb.identity import session_owners, token_owners
 from django_pglb.testing import Cluster, wait_until
 from django_pglb.testing.postgres import PostgresHost
 
@@ -68,6 +68,12 @@ class Site:
 
     def log_end(self, alias: str) -> int:
         return len(self.host(alias).read_log())
+
+    def pause_replay(self) -> None:
+        """Let the replicas have all that there is, and nothing that comes."""
+        self.wait_until_seen()
+        for replica in self.cluster.replicas:
+            replica.pause_replay()
 
     def wait_for_states(self, **expected: HostState) -> None:
         """Wait until the checker of this process sees the hosts so."""
@@ -136,6 +142,7 @@ def _forget_everything(site: Site) -> None:
     connections.close_all()
     runtime.reset()
     session_owners.clear()
+    token_owners.clear()
     caches.close_all()
     site.redis.connection_pool.disconnect()
 

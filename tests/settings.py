@@ -8,6 +8,8 @@ INSTALLED_APPS = [
     "django.contrib.auth",
     "django.contrib.sessions",
     "django.contrib.messages",
+    "rest_framework",
+    "rest_framework.authtoken",
     "django_pglb",
     "django_pglb.contrib.celery",
     "tests.guestbook",
