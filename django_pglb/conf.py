@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import cache
 from typing import TYPE_CHECKING
 
@@ -12,6 +13,7 @@ from django.core.signals import setting_changed
 from .core.config import Config
 from .core.config_parser import find_settings_not_offered, find_unknown_settings, parse, parse_enabled
 from .core.job import Consistency
+from .core.pointer_header import parse_pointer_header
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -71,7 +73,9 @@ def read() -> tuple[Config, tuple[Problem, ...]]:
         task_consistency=getattr(settings, "PGLB_TASK_CONSISTENCY", Consistency.ALWAYS),
     )
     if enabled:
-        problems += find_settings_not_offered(dir(settings)) + find_unknown_settings(dir(settings))
+        header, wrong_header = parse_pointer_header(getattr(settings, "PGLB_POINTER_HEADER", None))
+        config = replace(config, pointer_header=header)
+        problems += wrong_header + find_settings_not_offered(dir(settings)) + find_unknown_settings(dir(settings))
     return config, problems + found
 
 

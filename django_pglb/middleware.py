@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from asgiref.sync import iscoroutinefunction, markcoroutinefunction, sync_to_async
@@ -12,10 +13,10 @@ from django.core.exceptions import ImproperlyConfigured
 from django.utils.module_loading import import_string
 
 from . import pointers, runtime
+from .carriers import hand_over, read_carried
 from .context import open_routing
 from .core.routing_session import RoutingSession
 from .identity import RequestIdentities
-from .stores.carried import sign, unsign_or_nothing
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -23,10 +24,7 @@ if TYPE_CHECKING:
     from django.http import HttpRequest
     from django.http.response import HttpResponseBase
 
-    from .core.routing_session import Bound
     from .pointers import Saved
-
-COOKIE_NAME = "pglb"
 
 
 class LoadBalancingMiddleware:
@@ -94,7 +92,7 @@ class LoadBalancingMiddleware:
         first = next(iter(clusters.values()))
         safe_in = frozenset(primary for primary, cluster in clusters.items() if request.method in cluster.replica_methods)
         routing = RoutingSession(
-            RequestIdentities(request, import_string(first.identity), lambda: _carried(request)),
+            RequestIdentities(request, import_string(first.identity), partial(read_carried, request)),
             is_request=True,
             safe_method=len(safe_in) == len(clusters),
         )
@@ -109,7 +107,7 @@ class LoadBalancingMiddleware:
         return routing.is_taken_to_have_written or pointers.must_save(routing)
 
     def _save(self, request: HttpRequest, response: HttpResponseBase, routing: RoutingSession) -> None:
-        set_cookie(response, request, self._save_without_response(routing))
+        hand_over(response, request, self._save_without_response(routing))
 
     def _save_without_response(self, routing: RoutingSession) -> list[Saved]:
         return pointers.save_bounds(routing, may_have_written=routing.is_taken_to_have_written)
@@ -122,34 +120,3 @@ class LoadBalancingMiddleware:
             if timing:
                 response.headers["Server-Timing"] = ", ".join(timing)
         return response
-
-
-def set_cookie(response: HttpResponseBase, request: HttpRequest, saved: list[Saved]) -> None:
-    """Let the browser carry what it is bound by, so that losing the store loses no browser's pointer.
-
-    What was only seen is left to the store: pages that write nothing set no cookie, so that caches may keep them.
-    """
-    process = runtime.get_runtime()
-    clusters = process.config.clusters
-    bounds: dict[str, Bound] = {entry.primary: entry.bound for entry in saved if entry.is_for_client and process.sets_cookie(entry.primary)}
-    if not bounds:
-        return
-    for primary, bound in _carried(request).items():
-        if primary in clusters:
-            bounds[primary] = bounds[primary].merged(bound) if primary in bounds else bound
-    response.set_cookie(
-        COOKIE_NAME,
-        sign(bounds),
-        max_age=round(max(clusters[primary].pointer_seconds for primary in bounds)),
-        domain=settings.SESSION_COOKIE_DOMAIN,
-        path=settings.SESSION_COOKIE_PATH,
-        secure=settings.SESSION_COOKIE_SECURE,
-        httponly=True,
-        samesite=settings.SESSION_COOKIE_SAMESITE,
-    )
-
-
-def _carried(request: HttpRequest) -> dict[str, Bound]:
-    # One text for all clusters, so it counts for as long as any of them remembers: too long costs nothing, too short a promise.
-    clusters = runtime.get_runtime().config.clusters.values()
-    return unsign_or_nothing(request.COOKIES.get(COOKIE_NAME), max_age=max(cluster.pointer_seconds for cluster in clusters))

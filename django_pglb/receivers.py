@@ -20,7 +20,7 @@ from .units import stick
 if TYPE_CHECKING:
     from django.http import HttpRequest
 
-SETTINGS_THAT_MATTER = frozenset({"PGLB", "PGLB_ENABLED", "PGLB_TASK_CONSISTENCY", "DATABASES", "CACHES", "DEBUG"})
+SETTINGS_THAT_MATTER = frozenset({"PGLB", "PGLB_ENABLED", "PGLB_POINTER_HEADER", "PGLB_TASK_CONSISTENCY", "DATABASES", "CACHES", "DEBUG"})
 
 
 def connect() -> None:

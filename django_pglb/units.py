@@ -104,8 +104,7 @@ class routing_session:  # noqa: N801 - used like a function
     def _read_pointer(self) -> dict[str, Bound]:
         if self._pointer is None:
             return {}
-        clusters = runtime.get_runtime().config.clusters.values()
-        return unsign(self._pointer, max_age=max((cluster.pointer_seconds for cluster in clusters), default=0))
+        return unsign(self._pointer, max_age=runtime.get_runtime().config.longest_pointer_seconds)
 
 
 def export_pointer() -> str:

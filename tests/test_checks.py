@@ -146,6 +146,10 @@ WRONG: dict[str, tuple[dict[str, Any], str, Iterable[str]]] = {
         "E034",
         ['PGLB["default"]["CONSISTENCY"]', "overwrite each other"],
     ),
+    "pointer header not a name": ({"PGLB_POINTER_HEADER": "X_Pointer"}, "E036", ["PGLB_POINTER_HEADER", 'not "X_Pointer"']),
+    "pointer header not text": ({"PGLB_POINTER_HEADER": True}, "E036", ["PGLB_POINTER_HEADER", "not True"]),
+    "pointer header taken": ({"PGLB_POINTER_HEADER": "authorization"}, "E037", ["PGLB_POINTER_HEADER", "means something else"]),
+    "pointer header of a taken kind": ({"PGLB_POINTER_HEADER": "Sec-Pointer"}, "E037", ["PGLB_POINTER_HEADER", '"Sec-Pointer"']),
     "not a store": (cluster(STORE={"BACKEND": f"{__name__}.OtherRouter"}), "E026", ["is not a store"]),
     "unknown cache": (cluster(STORE={"CACHE": "defualt"}), "E027", ['["STORE"]["CACHE"]', 'did you mean "default"?']),
     "cache not atomic": (caches("django.core.cache.backends.redis.RedisCache"), "E028", ["django.core.cache.backends.redis.RedisCache"]),
@@ -390,5 +394,5 @@ def test_a_warning_stops_nothing() -> None:
 
 def test_settings_of_later_versions_stop_the_package() -> None:
     """A promised setting beside PGLB is refused at run time as well."""
-    with override_settings(PGLB_POINTER_HEADER="X-PGLB-Pointer"), pytest.raises(ImproperlyConfigured, match="PGLB_POINTER_HEADER"):
+    with override_settings(PGLB_TASK_CONSISTENCY="always"), pytest.raises(ImproperlyConfigured, match="PGLB_TASK_CONSISTENCY"):
         conf.get_config()

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from django_pglb.middleware import COOKIE_NAME
+from django_pglb.carriers import COOKIE_NAME
 from django_pglb.testing import Cluster, wait_until
 from django_pglb.testing.postgres import PostgresHost
 

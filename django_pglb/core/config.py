@@ -65,6 +65,8 @@ class Config:
     enabled: bool = True
     task_consistency: Consistency = Consistency.ALWAYS
     clusters: dict[str, ClusterConfig] = field(default_factory=dict)
+    pointer_header: str | None = None
+    """The header in which clients carry their pointer, too; None: no header does."""
     primary_of: dict[str, str] = field(init=False)
     """Every configured alias -> the primary of its cluster (a primary is its own)."""
     replicas: dict[str, ReplicaConfig] = field(init=False)
@@ -78,3 +80,8 @@ class Config:
         marks = [marks_of(replica.alias for replica in cluster.replicas) for cluster in clusters]
         object.__setattr__(self, "marks", {alias: mark for of_cluster in marks for alias, mark in of_cluster.items()})
         object.__setattr__(self, "replicas", {replica.alias: replica for cluster in clusters for replica in cluster.replicas})
+
+    @property
+    def longest_pointer_seconds(self) -> float:
+        """How long a text that carries pointers of several clusters is worth reading."""
+        return max((cluster.pointer_seconds for cluster in self.clusters.values()), default=0)

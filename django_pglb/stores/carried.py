@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from datetime import timedelta
 from typing import TYPE_CHECKING
+from urllib.parse import quote, unquote
 
 from django.core import signing
 
@@ -14,7 +15,7 @@ from ..core.routing_session import UNBOUND, Bound
 from .base import decode, encode
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
 _SALT = "django_pglb.pointer"
 
@@ -24,7 +25,8 @@ MAX_LENGTH = 4096
 
 def sign(bounds: Mapping[str, Bound]) -> str:
     """Return the signed text that carries what binds a client in each cluster (wall time)."""
-    text = "&".join(f"{primary}={encode(bound)}" for primary, bound in sorted(bounds.items()))
+    # An alias may have any characters, and neither a cookie nor a header takes all of them.
+    text = "&".join(f"{quote(primary, safe='')}={encode(bound)}" for primary, bound in sorted(bounds.items()))
     return signing.TimestampSigner(salt=_SALT).sign(text)
 
 
@@ -38,8 +40,10 @@ def unsign(text: str, *, max_age: float | None) -> dict[str, Bound]:
     try:
         limit = None if max_age is None else timedelta(seconds=max_age)
         plain = signing.TimestampSigner(salt=_SALT).unsign(text, max_age=limit)
+    except signing.SignatureExpired as error:
+        raise ValueError(f"the signed pointer has expired: it is older than POINTER_SECONDS, {max_age:g} s") from error
     except signing.BadSignature as error:
-        raise ValueError("not a signed pointer of this site, or expired") from error
+        raise ValueError("not a signed pointer of this site: it was damaged, or signed with another SECRET_KEY") from error
     return dict(_entry(part) for part in plain.split("&") if part)
 
 
@@ -51,6 +55,15 @@ def unsign_or_nothing(text: str | None, *, max_age: float) -> dict[str, Bound]:
         return {}
 
 
+def merge(all_bounds: Iterable[Mapping[str, Bound]]) -> dict[str, Bound]:
+    """Return what binds in each cluster whoever is bound by all of these."""
+    merged: dict[str, Bound] = {}
+    for bounds in all_bounds:
+        for primary, bound in bounds.items():
+            merged[primary] = merged.get(primary, UNBOUND).merged(bound)
+    return merged
+
+
 def _entry(part: str) -> tuple[str, Bound]:
     primary, separator, value = part.rpartition("=")
-    return (primary, decode(value)) if separator else ("", UNBOUND)
+    return (unquote(primary), decode(value)) if separator else ("", UNBOUND)
