@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 from django.conf import settings
 from django.contrib.sessions.middleware import SessionMiddleware
 from django.core import checks
+from django.middleware.cache import FetchFromCacheMiddleware
 
-from . import conf
+from . import conf, page_cache
 from .core.problem import CheckId, Problem, setting_path, shown
 from .middleware import LoadBalancingMiddleware
 from .references import broken_references, is_or_extends
@@ -31,6 +32,8 @@ TAG = "django_pglb"
 OUR_MIDDLEWARE = "django_pglb.middleware.LoadBalancingMiddleware"
 OUR_ROUTER = "django_pglb.routers.ReplicaRouter"
 SESSION_MIDDLEWARE = "django.contrib.sessions.middleware.SessionMiddleware"
+CACHE_MIDDLEWARE = "django.middleware.cache.FetchFromCacheMiddleware"
+OUR_CACHE_MIDDLEWARE = "django_pglb.page_cache.FetchFromCacheMiddleware"
 
 
 def check(app_configs: Sequence[AppConfig] | None = None, **_: Any) -> list[checks.CheckMessage]:
@@ -53,6 +56,7 @@ def find_problems() -> Iterator[Problem]:
         yield from _address_problems(cluster)
     if config.clusters:
         yield from _middleware_problems()
+        yield from _page_cache_problems()
         yield from _router_problems()
 
 
@@ -151,6 +155,21 @@ def _middleware_problems() -> Iterator[Problem]:
             f"MIDDLEWARE: {shown(paths[ours])} is below {shown(paths[sessions])}, which saves the session after the pointer was taken."
         )
         yield Problem(CheckId.MIDDLEWARE_BELOW_SESSIONS, message, "Put it first, or at least above the session middleware.")
+
+
+def _page_cache_problems() -> Iterator[Problem]:
+    paths = list(settings.MIDDLEWARE or ())
+    ours = _first_index(paths, OUR_MIDDLEWARE, LoadBalancingMiddleware)
+    fetching = _first_index(paths, CACHE_MIDDLEWARE, FetchFromCacheMiddleware)
+    if fetching is None:
+        return
+    if not is_or_extends(paths[fetching], OUR_CACHE_MIDDLEWARE, page_cache.FetchFromCacheMiddleware):
+        message = f"MIDDLEWARE: {shown(paths[fetching])} serves pages that may be older than what their reader has written."
+        hint = "Use UpdateCacheMiddleware and FetchFromCacheMiddleware of django_pglb.page_cache, in the same places."
+        yield Problem(CheckId.PAGE_CACHE_NOT_OURS, message, hint)
+    elif ours is not None and fetching < ours:
+        message = f"MIDDLEWARE: {shown(paths[fetching])} is above {shown(paths[ours])}, so it knows nothing of who reads its pages."
+        yield Problem(CheckId.PAGE_CACHE_ABOVE_MIDDLEWARE, message, "Put FetchFromCacheMiddleware last, as Django says.")
 
 
 def _router_problems() -> Iterator[Problem]:

@@ -150,6 +150,16 @@ WRONG: dict[str, tuple[dict[str, Any], str, Iterable[str]]] = {
     "pointer header not text": ({"PGLB_POINTER_HEADER": True}, "E036", ["PGLB_POINTER_HEADER", "not True"]),
     "pointer header taken": ({"PGLB_POINTER_HEADER": "authorization"}, "E037", ["PGLB_POINTER_HEADER", "means something else"]),
     "pointer header of a taken kind": ({"PGLB_POINTER_HEADER": "Sec-Pointer"}, "E037", ["PGLB_POINTER_HEADER", '"Sec-Pointer"']),
+    "page cache not ours": (
+        middleware(OURS, SESSIONS, "django.middleware.cache.CacheMiddleware"),
+        "W015",
+        ["django.middleware.cache.CacheMiddleware", "older than what their reader has written"],
+    ),
+    "page cache above the middleware": (
+        middleware("django_pglb.page_cache.FetchFromCacheMiddleware", OURS, SESSIONS),
+        "E038",
+        ["FetchFromCacheMiddleware", "knows nothing of who reads"],
+    ),
     "not a store": (cluster(STORE={"BACKEND": f"{__name__}.OtherRouter"}), "E026", ["is not a store"]),
     "unknown cache": (cluster(STORE={"CACHE": "defualt"}), "E027", ['["STORE"]["CACHE"]', 'did you mean "default"?']),
     "cache not atomic": (caches("django.core.cache.backends.redis.RedisCache"), "E028", ["django.core.cache.backends.redis.RedisCache"]),

@@ -99,6 +99,19 @@ def normalise(lsn: int, *, block_bytes: int = DEFAULT_BLOCK_BYTES, segment_bytes
     return lsn
 
 
+def covers(shown: Pointer | None, wanted: Pointer | None) -> bool:
+    """Say whether what shows `shown` at least shows `wanted`, too. A pointer of another timeline is covered by nothing."""
+    if wanted is None or shown is None:
+        return wanted is None
+    # Beyond the position itself only what is bound by the very same one is known to go; see `seen_lsn`.
+    return shown.timeline == wanted.timeline and (shown.exact_lsn >= wanted.lsn or shown.lsn == wanted.lsn)
+
+
+def earlier(one: Pointer | None, other: Pointer | None) -> Pointer | None:
+    """Return the earlier of two pointers; None, no pointer, is before all."""
+    return None if one is None or other is None else min(one, other)
+
+
 def later(one: Pointer | None, other: Pointer | None) -> Pointer | None:
     """Return the later of two pointers; None means no pointer."""
     if one is None or other is None:

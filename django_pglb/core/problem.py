@@ -61,6 +61,8 @@ class CheckId(StrEnum):
     # PGLB_POINTER_HEADER
     HEADER_NOT_A_NAME = "E036"
     HEADER_IS_TAKEN = "E037"
+    # The page cache
+    PAGE_CACHE_ABOVE_MIDDLEWARE = "E038"
 
     NOT_CONFIGURED = "W001"
     POINTER_TOO_SHORT = "W002"
@@ -75,6 +77,7 @@ class CheckId(StrEnum):
     SAME_SERVER = "W011"
     UNKNOWN_SETTING = "W012"
     STORE_EVICTS = "W013"
+    PAGE_CACHE_NOT_OURS = "W015"
 
 
 class Problem(NamedTuple):

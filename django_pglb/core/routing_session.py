@@ -6,7 +6,7 @@ from functools import reduce
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from .decision import Decision, DecisionCount, Reason
-from .lsn import Pointer, later
+from .lsn import Pointer, earlier, later
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -112,6 +112,7 @@ class ClusterSession:
         "remembered",
         "saw_unknown",
         "seen",
+        "shows",
         "stays",
         "store_down",
         "waited",
@@ -162,6 +163,8 @@ class ClusterSession:
         self.binds_next = False
         """The router's latest answer was about a read that is bound inside `use_replicas()` too."""
         self.decisions: dict[Decision, int] = {}
+        self.shows: Pointer | None = None
+        """What every read so far has shown at least, as it was bound by it."""
 
     def bind(self, bound: Bound) -> None:
         """Bind this unit of work by `bound` as well. Threads may do so at once, and none undoes what another one did."""
@@ -225,8 +228,14 @@ class ClusterSession:
                 pointer = later(pointer, seen)
         return None if pointer is None else pointer.lsn_on(mark)
 
-    def count(self, decision: Decision, statements: int = 1) -> None:
-        self.decisions[decision] = self.decisions.get(decision, 0) + statements
+    def count(self, decision: Decision) -> None:
+        """Count a statement that was answered as `decision` says."""
+        if decision.reason is Reason.STALE_ALLOWED:
+            self.shows = None
+        elif not self.decisions:
+            # Later reads can only be bound by more.
+            self.shows = self.bound.pointer
+        self.decisions[decision] = self.decisions.get(decision, 0) + 1
 
     def exclude(self, alias: str, reason: Reason) -> None:
         """Never use `alias` again in this unit of work."""
@@ -339,8 +348,10 @@ class RoutingSession:
             if ours.must_save:
                 theirs.note_write()
             theirs.outcome_unknown = theirs.outcome_unknown or ours.outcome_unknown
+            if ours.decisions:
+                theirs.shows = earlier(theirs.shows, ours.shows) if theirs.decisions else ours.shows
             for decision, count in tuple(ours.decisions.items()):
-                theirs.count(decision, count)
+                theirs.decisions[decision] = theirs.decisions.get(decision, 0) + count
 
     def decisions(self) -> tuple[DecisionCount, ...]:
         """Return which alias answered how many statements, and why, in order of first use."""

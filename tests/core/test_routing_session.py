@@ -79,6 +79,7 @@ def test_inner_unit_is_what_the_outer_one_is_and_tells_what_it_did() -> None:
     outer.view_atomic = frozenset({"default"})
     inner.inherit(outer)
     assert (inner.safe_method, inner.view_atomic) == (False, {"default"})
-    inner.cluster("default").count(Decision("default", Reason.UNSAFE_METHOD), 2)
+    for _ in range(2):
+        inner.cluster("default").count(Decision("default", Reason.UNSAFE_METHOD))
     inner.bequeath(outer)
     assert outer.decisions() == (DecisionCount("default", Reason.UNSAFE_METHOD, 2),)
