@@ -59,6 +59,8 @@ class routing_session:  # noqa: N801 - used like a function
     """
 
     def __init__(self, *, identity: Identity | Iterable[Identity] = (), pointer: str | None = None) -> None:
+        if not isinstance(pointer, str | None):
+            raise TypeError(f"pointer takes the text that export_pointer() returned, not {type(pointer).__name__}")
         self._identity = _listed(identity)
         self._pointer = pointer
         self._entered: list[tuple[ExitStack, RoutingSession, RoutingSession | None]] = []

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from django.core import signing
+from django.core.cache import caches
 from django.http import HttpRequest, HttpResponse
 from django.test import Client, RequestFactory, override_settings
 
@@ -153,6 +154,18 @@ def test_no_shared_cache_keeps_a_pointer(
     assert isinstance(response, HttpResponse)
     assert (HEADER in response.headers, "pglb" in response.cookies) == (door == "header", door == "cookie")
     assert set(response.headers["Cache-Control"].split(", ")) == expected
+
+
+def test_page_cache_above_ours_keeps_nobodys_pointer(site: Site, settings: Any) -> None:
+    """Django says that it comes first; without our word it would give the first writer's cookie to everybody."""
+    settings.CACHES = {**settings.CACHES, "pages": {"BACKEND": "django.core.cache.backends.locmem.LocMemCache", "LOCATION": "pages"}}
+    settings.CACHE_MIDDLEWARE_ALIAS = "pages"
+    caches["pages"].clear()
+    update, fetch = (f"django.middleware.cache.{name}CacheMiddleware" for name in ("Update", "FetchFrom"))
+    settings.MIDDLEWARE = [update, *settings.MIDDLEWARE, fetch]
+    first, second = (Client().get("/write/?text=x").cookies["pglb"].value for _ in range(2))
+    assert first != second
+    assert Entry.objects.count() == 2
 
 
 def test_header_is_off_unless_asked_for(site: Site) -> None:

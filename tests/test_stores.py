@@ -220,6 +220,8 @@ def test_exported_pointer_binds_another_unit_of_work(site: Site) -> None:
         assert Entry.objects.count() == 0
     with pytest.raises(ValueError, match="signed pointer"), routing_session(pointer=pointer[:-1] + "?"):
         pass
+    with pytest.raises(TypeError, match="the text that export_pointer"):
+        routing_session(pointer=pointer.encode())  # type: ignore[arg-type]
 
 
 @pytest.fixture
