@@ -15,6 +15,7 @@ from django.middleware import cache as django_cache
 from .context import current_scope
 from .core.lsn import Pointer, covers
 from .health.clock import now
+from .identity import USER
 from .pointers import load_bound
 from .runtime import get_runtime
 
@@ -138,6 +139,9 @@ def _shows_enough(runtime: Runtime, routing: RoutingSession, primary: str, page:
         return False
     load_bound(runtime, routing, cluster)
     if cluster.store_down and runtime.config.clusters[primary].on_store_error == "primary":
+        return False
+    if not cluster.loaded and USER not in dict(routing.identities.known()):
+        # A token that this process has not met: whose it is, and what they wrote by other ways, only the view can tell.
         return False
     shown = None if page is None else _pointer(page[primary][0])
     return cluster.bound.pinned_until <= now() and covers(shown, cluster.bound.pointer)
