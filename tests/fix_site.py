@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 import redis
+from asgiref.sync import sync_to_async
 from django.conf import settings
 from django.core.cache import caches
 from django.core.management import call_command
@@ -140,6 +142,8 @@ def site(migrated_site: Site) -> Iterator[Site]:
 
 def _forget_everything(site: Site) -> None:
     connections.close_all()
+    # Asynchronous code runs its queries in a thread that outlives the test, and the next one may find the server restarted.
+    asyncio.run(sync_to_async(connections.close_all)())
     runtime.reset()
     session_owners.clear()
     token_owners.clear()
