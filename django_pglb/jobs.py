@@ -60,17 +60,21 @@ def as_consistency(level: object, *, of: str) -> Consistency:
 # --- Publishing ---
 
 
-def text_for_job(*, after_others: bool = False) -> str | None:
+def text_for_job(*, after_others: bool = False, earlier: str | None = None) -> str | None:
     """Return the text that a job which is published now must carry, so that it sees what its publisher wrote; None: nothing binds it.
 
     One round trip to the primary if it was used since the last call in this process. Inside an open transaction, and in an event loop,
     where nothing may be asked, the text sends the job to the primary. `after_others`: the job follows others that ran elsewhere, whose
-    writes it must see as well. Any thread may call it. Raises nothing but `ImproperlyConfigured`.
+    writes it must see as well. `earlier`: the text that it carried when it was published before, and which holds on.
+    Any thread may call it. Raises nothing but `ImproperlyConfigured`.
     """
     runtime = get_runtime()
     routing = current_scope().routing
     clusters = [primary for primary in runtime.config.clusters if runtime.needs_pointers(primary)]
     bounds = {primary: _bound_for_job(runtime, routing, primary, after_others=after_others) for primary in clusters}
+    if earlier is not None:
+        carried = bounds_of_text(earlier)
+        bounds = {primary: bound.merged(carried.get(primary, UNBOUND)) for primary, bound in bounds.items()}
     return sign(bounds) if any(bound.pointer or bound.pinned_until for bound in bounds.values()) else None
 
 
@@ -97,6 +101,18 @@ def _primary_only(runtime: Runtime, primary: str) -> Bound:
 # --- Running ---
 
 
+def bounds_of_text(text: str) -> dict[str, Bound]:
+    """Return what binds a job that carries `text` (wall time), per cluster: the primary, where it cannot be read, which is logged once."""
+    runtime = get_runtime()
+    try:
+        bounds = unsign(text, max_age=None)
+    except ValueError:
+        unreadable.note(is_unreadable=True)
+        return {primary: _primary_only(runtime, primary) for primary in runtime.config.clusters}
+    unreadable.note(is_unreadable=False)
+    return bounds
+
+
 class job_session(routing_session):  # noqa: N801 - used like a function
     """Open the unit of work of a job whose message carried `text`, and which reads as `consistency` says.
 
@@ -110,16 +126,7 @@ class job_session(routing_session):  # noqa: N801 - used like a function
         self._consistency = consistency
 
     def _read_pointer(self) -> dict[str, Bound]:
-        if self._text is None:
-            return {}
-        runtime = get_runtime()
-        try:
-            bounds = unsign(self._text, max_age=None)
-        except ValueError:
-            unreadable.note(is_unreadable=True)
-            return {primary: _primary_only(runtime, primary) for primary in runtime.config.clusters}
-        unreadable.note(is_unreadable=False)
-        return bounds
+        return {} if self._text is None else bounds_of_text(self._text)
 
     def _opening(self, routing: RoutingSession) -> Iterable[ScopeManager]:
         forced = [use_primary()] if self._consistency is Consistency.ALWAYS else []
