@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from tests.background.libraries import BACKENDS
+
 SECRET_KEY = "tests"
 INSTALLED_APPS = [
     "django.contrib.contenttypes",
@@ -12,6 +14,8 @@ INSTALLED_APPS = [
     "rest_framework.authtoken",
     "django_pglb",
     "django_pglb.contrib.celery",
+    "django_pglb.contrib.tasks",
+    "django_tasks_db",
     "tests.guestbook",
 ]
 MIDDLEWARE = [
@@ -42,6 +46,7 @@ CACHES = {
 }
 
 PGLB["default"]["DEBUG_HEADER"] = True
+TASKS = BACKENDS
 
 USE_TZ = True
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from importlib.util import find_spec
 
 SECRET_KEY = "user"
 INSTALLED_APPS = [
@@ -10,6 +11,7 @@ INSTALLED_APPS = [
     "django.contrib.auth",
     "django.contrib.sessions",
     "django_pglb",
+    "django_pglb.contrib.tasks",
     "tests.user_project.notes",
 ]
 MIDDLEWARE = [
@@ -34,6 +36,8 @@ DATABASES = {
 PGLB = {"default": {"REPLICAS": ["replica"], "GUARD_STALE_SAVES": "raise"}}
 # Nothing listens there: tests need no Redis either.
 CACHES = {"default": {"BACKEND": "django_redis.cache.RedisCache", "LOCATION": "redis://127.0.0.1:1/0"}}
+TASKS_PACKAGE = "django.tasks" if find_spec("django.tasks") else "django_tasks"
+TASKS = {"default": {"BACKEND": f"{TASKS_PACKAGE}.backends.dummy.DummyBackend"}}
 USE_TZ = True
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]

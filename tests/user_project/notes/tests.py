@@ -14,6 +14,7 @@ from django_pglb.core.decision import Reason
 from django_pglb.testing import assert_served_by
 
 from .models import Note
+from .tasks import count_notes
 
 
 class OrdinaryTests(TestCase):
@@ -30,6 +31,12 @@ class OrdinaryTests(TestCase):
     def test_number_of_queries(self) -> None:
         with self.assertNumQueries(1), routing_session():
             Note.objects.count()
+
+    def test_task_is_enqueued_as_it_is(self) -> None:
+        Note.objects.create(text="x")
+        result = count_notes.enqueue(text="x")
+        self.assertEqual((result.kwargs, result.task), ({"text": "x"}, count_notes))
+        self.assertEqual(result.task.call(**result.kwargs), 1)
 
 
 class AliasTests(TestCase):
