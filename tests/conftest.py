@@ -6,7 +6,9 @@ import signal
 
 from hypothesis import HealthCheck, settings
 
-pytest_plugins = ["tests.fix_cluster", "tests.fix_served", "tests.fix_site", "tests.fix_clusters", "tests.fix_store", "tests.fix_jobs"]
+pytest_plugins = [
+    f"tests.fix_{concern}" for concern in ("cluster", "served", "site", "clusters", "store", "jobs", "routed")
+]
 
 # How long an example takes, or how long it takes to find one, says something about the machine only.
 settings.register_profile("unhurried", deadline=None, suppress_health_check=[HealthCheck.too_slow])

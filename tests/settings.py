@@ -12,11 +12,13 @@ INSTALLED_APPS = [
     "django.contrib.messages",
     "rest_framework",
     "rest_framework.authtoken",
+    "django.contrib.admin",
     "django_pglb",
     "django_pglb.contrib.celery",
     "django_pglb.contrib.tasks",
     "django_tasks_db",
     "tests.guestbook",
+    "tests.corners",
 ]
 MIDDLEWARE = [
     "django_pglb.middleware.LoadBalancingMiddleware",
@@ -24,7 +26,21 @@ MIDDLEWARE = [
     "django.contrib.auth.middleware.AuthenticationMiddleware",
     "django.contrib.messages.middleware.MessageMiddleware",
 ]
+TEMPLATES = [
+    {
+        "BACKEND": "django.template.backends.django.DjangoTemplates",
+        "APP_DIRS": True,
+        "OPTIONS": {
+            "context_processors": [
+                "django.template.context_processors.request",
+                "django.contrib.auth.context_processors.auth",
+                "django.contrib.messages.context_processors.messages",
+            ]
+        },
+    }
+]
 ROOT_URLCONF = "tests.guestbook.urls"
+STATIC_URL = "static/"
 ALLOWED_HOSTS = ["testserver", "localhost", "127.0.0.1"]
 DATABASE_ROUTERS = ["django_pglb.routers.ReplicaRouter"]
 

@@ -134,30 +134,6 @@ def test_mark_write_counts_as_a_write() -> None:
         mark_write("nowhere")
 
 
-def test_relations_of_an_object_from_the_primary_stay_there() -> None:
-    """using("default") keeps its relations there: foreign keys, reverse managers, prefetches, deferred fields, refreshes."""
-    author = Author.objects.create(name="a")
-    Entry.objects.create(text="x", author=author)
-    with routing_session():
-        entry = Entry.objects.using("default").defer("text").get()
-        assert (entry.author.name, entry.text) == ("a", "x")
-        entry.refresh_from_db()
-        assert entry.author.entries.count() == 1
-        list(Author.objects.using("default").prefetch_related("entries"))
-        assert {alias for alias, _ in where()} == {"default"}
-        assert reasons() == {Reason.EXPLICIT, Reason.INSTANCE}
-
-
-def test_relations_of_an_object_from_a_replica_stay_on_it(site: Site) -> None:
-    """The unit's replica answers them."""
-    Entry.objects.create(text="x", author=Author.objects.create(name="a"))
-    site.cluster.wait_until_replicas_caught_up()
-    with routing_session():
-        assert Entry.objects.get().author.name == "a"  # type: ignore[union-attr]
-        ((_, reason),) = where()
-        assert reason is Reason.REPLICA
-
-
 @pytest.mark.parametrize("kind", ["generic foreign key", "get_next_by"])
 def test_reads_that_ask_no_router_obey_the_policy_at_the_cursor(site: Site, kind: str) -> None:
     """They go by the alias that the instance came from; after a write the primary answers them all the same."""
