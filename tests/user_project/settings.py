@@ -1,9 +1,15 @@
-"""What such a project has: one database server for its tests, replicas that exist in production only."""
+"""What such a project has: one database server for its tests, replicas that exist in production only.
+
+With `USER_PROJECT_NAIVE` it reads from the replica and writes to the primary, on Django's own engine, for comparison. Django makes a mirror
+of a replica's name only, so that its server must be there then.
+"""
 
 from __future__ import annotations
 
 import os
 from importlib.util import find_spec
+
+IS_NAIVE = bool(os.environ.get("USER_PROJECT_NAIVE"))
 
 SECRET_KEY = "user"
 INSTALLED_APPS = [
@@ -15,15 +21,15 @@ INSTALLED_APPS = [
     "tests.user_project.notes",
 ]
 MIDDLEWARE = [
-    "django_pglb.middleware.LoadBalancingMiddleware",
+    *([] if IS_NAIVE else ["django_pglb.middleware.LoadBalancingMiddleware"]),
     "django.contrib.sessions.middleware.SessionMiddleware",
     "django.contrib.auth.middleware.AuthenticationMiddleware",
 ]
 ROOT_URLCONF = "tests.user_project.urls"
 STATIC_URL = "static/"
-DATABASE_ROUTERS = ["django_pglb.routers.ReplicaRouter"]
+DATABASE_ROUTERS = ["tests.user_project.naive.NaiveRouter" if IS_NAIVE else "django_pglb.routers.ReplicaRouter"]
 _HOST = {
-    "ENGINE": "django_pglb.backends.postgresql",
+    "ENGINE": "django.db.backends.postgresql" if IS_NAIVE else "django_pglb.backends.postgresql",
     "NAME": "user_project",
     "USER": "postgres",
     "HOST": "127.0.0.1",
@@ -31,9 +37,9 @@ _HOST = {
 }
 DATABASES = {
     "default": {**_HOST, "PORT": os.environ.get("USER_PROJECT_PORT", "1")},
-    "replica": {**_HOST, "PORT": "1", "TEST": {"MIRROR": "default"}},
+    "replica": {**_HOST, "PORT": os.environ.get("USER_PROJECT_PORT", "1") if IS_NAIVE else "1", "TEST": {"MIRROR": "default"}},
 }
-PGLB = {"default": {"REPLICAS": ["replica"], "GUARD_STALE_SAVES": "raise"}}
+PGLB = {} if IS_NAIVE else {"default": {"REPLICAS": ["replica"], "GUARD_STALE_SAVES": "raise"}}
 # Nothing listens there: tests need no Redis either.
 CACHES = {"default": {"BACKEND": "django_redis.cache.RedisCache", "LOCATION": "redis://127.0.0.1:1/0"}}
 TASKS_PACKAGE = "django.tasks" if find_spec("django.tasks") else "django_tasks"
