@@ -156,7 +156,7 @@ def place_on_primary(primary: str, kind: Kind) -> Decision:
     if scope.routing is None:
         return Decision(primary, Reason.OUTSIDE_SESSION)
     cluster = scope.routing.cluster(primary)
-    in_transaction = connection_to(primary).pglb_in_transaction(scope.routing)
+    in_transaction = connection_to(primary).pglb_in_transaction()
     if cluster.latest is not None and cluster.latest.alias == primary and not in_transaction:
         return cluster.latest
     rule = standing_rule(scope, in_transaction=in_transaction) or unit_rule(scope, scope.routing, cluster)
@@ -166,7 +166,7 @@ def place_on_primary(primary: str, kind: Kind) -> Decision:
 def _decide(
     runtime: Runtime, scope: Scope, routing: RoutingSession, primary: str, *, from_primary: bool = False, wanted: str | None = None
 ) -> Decision:
-    in_transaction = connection_to(primary).pglb_in_transaction(routing)
+    in_transaction = connection_to(primary).pglb_in_transaction()
     rule = standing_rule(scope, in_transaction=in_transaction)
     if rule is not None:
         return Decision(primary, rule)

@@ -6,9 +6,7 @@ import signal
 
 from hypothesis import HealthCheck, settings
 
-pytest_plugins = [
-    f"tests.fix_{concern}" for concern in ("cluster", "served", "site", "clusters", "store", "jobs", "routed")
-]
+pytest_plugins = [f"tests.fix_{concern}" for concern in ("cluster", "served", "site", "clusters", "store", "jobs", "routed")]
 
 # How long an example takes, or how long it takes to find one, says something about the machine only.
 settings.register_profile("unhurried", deadline=None, suppress_health_check=[HealthCheck.too_slow])

@@ -302,16 +302,6 @@ def test_threads_do_not_inherit_a_unit_of_work() -> None:
     assert seen == ["default"]
 
 
-def test_request_with_atomic_requests_reads_from_a_replica(settings: Any, browser: Client) -> None:
-    """The block that Django puts around the view does not count until a statement has run on the primary."""
-    connections["default"].settings_dict["ATOMIC_REQUESTS"] = True
-    try:
-        assert Served(browser.get("/newest/")).reasons == {Reason.REPLICA}
-        assert Served(browser.get("/write_then_read/")).reasons == {Reason.WRITE, Reason.TRANSACTION}
-    finally:
-        connections["default"].settings_dict["ATOMIC_REQUESTS"] = False
-
-
 def test_each_answer_is_logged_and_signalled(caplog: pytest.LogCaptureFixture) -> None:
     """The debug log of django_pglb.routing and the signal say the same word."""
     heard: list[tuple[str, Reason]] = []

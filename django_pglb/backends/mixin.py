@@ -28,28 +28,15 @@ from .creation import MIRROR_OF, MirrorAwareCreation
 from .cursor import RoutedCursor
 from .position import ON_PRIMARY, pointer_on_primary, texts_of
 from .proof import shown_position
+from .view_block import ViewBlock
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from django.db.backends.postgresql.base import DatabaseWrapper
     from django.db.backends.utils import CursorWrapper
 
     from ..core.config import ClusterConfig, ReplicaConfig
-    from ..core.routing_session import RoutingSession
     from .position import Texts
-
-    class Base(DatabaseWrapper):
-        """What the mixin stands on, with the private methods that the stubs leave out."""
-
-        isolation_level: psycopg.IsolationLevel
-
-        def _cursor(self, name: str | None = None) -> Any: ...
-        def _commit(self) -> None: ...
-        def _configure_connection(self, connection: Any) -> bool: ...
-
-else:
-    Base = object
 
 # A host that accepts and never answers must not hold a request for the minutes that operating systems allow.
 # Keepalives notice it while we wait for an answer, tcp_user_timeout while we send; psycopg raises connect_timeout to 2 s at least.
@@ -72,7 +59,7 @@ _serials = itertools.count(1)
 _cursor_numbers = itertools.count(1)
 
 
-class LoadBalancedMixin(Base):
+class LoadBalancedMixin(ViewBlock):
     """Mix into a `DatabaseWrapper` of Django's PostgreSQL backend, before it."""
 
     pglb_capable = True
@@ -266,17 +253,12 @@ class LoadBalancedMixin(Base):
         """Whether a transaction is open as far as Django knows. Never connects."""
         return self.in_atomic_block or (self.connection is not None and not self.autocommit)
 
-    def pglb_in_transaction(self, routing: RoutingSession) -> bool:
+    def pglb_in_transaction(self) -> bool:
         """Say whether a read must see what a transaction on this connection has done. Never connects.
 
         The block that `ATOMIC_REQUESTS` puts around a view does not count until a statement has run in it.
         """
-        if self.connection is None:
-            return self.in_atomic_block
-        if not (self.in_atomic_block or not self.autocommit):
-            return False
-        is_views_own = self.alias in routing.view_atomic and routing.is_safe_in(self.alias) and len(self.atomic_blocks) == 1
-        return not (is_views_own and self.connection.info.transaction_status == TransactionStatus.IDLE)
+        return self.pglb_transaction_is_open and not self.pglb_is_views_block_unused()
 
     def _commit(self) -> None:
         try:

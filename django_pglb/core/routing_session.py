@@ -298,7 +298,7 @@ class RoutingSession:
         self.replica_reads = False
         """The view asked for `replica_reads()`, so an unsafe method alone does not mean that it wrote."""
         self.view_atomic: frozenset[str] = frozenset()
-        """Primaries on which Django wraps this request's view in a transaction (`ATOMIC_REQUESTS`)."""
+        """Primaries on which Django will wrap this request's view in a transaction (`ATOMIC_REQUESTS`), until it has."""
         self.down_at_start: frozenset[str] = frozenset()
         """Primaries that were known to be down when it began, so that nobody can have written to them unseen."""
         self.outside_at_start: Mapping[str, int] = {}

@@ -1,0 +1,151 @@
+"""The block that `ATOMIC_REQUESTS` puts around a view: it needs no primary until something in it does.
+
+Django connects to the primary, or checks how its connection is, in order to open a block. A page that only reads from replicas would pay
+for that, and fail while the primary is down. Only the block around the view of a request with a safe method waits; all others are Django's.
+
+1. `Atomic.__enter__` asks `get_autocommit()`, which connects, and calls `set_autocommit(False)`, which checks the connection and connects.
+   Both answer from memory here, and the beginning of the transaction is owed.
+2. Whatever uses the connection calls `ensure_connection()` first: cursors, savepoints, `get_autocommit()`. There it is made good.
+3. Connecting resets all that Django knows of the block, so that is put aside meanwhile.
+4. `Atomic.__exit__` commits or rolls back, which is nothing where nothing has begun, and calls `set_autocommit(True)`.
+"""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from psycopg.pq import TransactionStatus
+
+from ..context import current_scope
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    import psycopg
+    from django.db.backends.postgresql.base import DatabaseWrapper
+
+    class Base(DatabaseWrapper):
+        """What the mixins stand on, with the private members that the stubs leave out."""
+
+        health_check_enabled: bool
+        health_check_done: bool
+        isolation_level: psycopg.IsolationLevel
+
+        def _cursor(self, name: str | None = None) -> Any: ...
+        def _commit(self) -> None: ...
+        def _rollback(self) -> None: ...
+        def _configure_connection(self, connection: Any) -> bool: ...
+
+else:
+    Base = object
+
+# What connecting and closing forget of an open block.
+BLOCK = (
+    "in_atomic_block",
+    "savepoint_ids",
+    "atomic_blocks",
+    "needs_rollback",
+    "run_on_commit",
+    "pglb_is_in_views_block",
+    "_pglb_owes_begin",
+)
+
+
+class ViewBlock(Base):
+    """Mix into a `DatabaseWrapper`: the part that opens and ends blocks."""
+
+    pglb_is_in_views_block = False
+    """Whether the outermost block that is open is the one around the view."""
+    _pglb_owes_begin = False
+    """Whether that block has not needed the connection yet, which may be there, in whatever condition."""
+
+    def get_autocommit(self) -> bool:
+        if self.connection is None and self._pglb_opens_views_block():
+            return True
+        return super().get_autocommit()
+
+    def set_autocommit(self, autocommit: bool, force_begin_transaction_with_broken_autocommit: bool = False) -> None:
+        # Only a block forces; somebody who calls this means the connection.
+        opens = not autocommit and force_begin_transaction_with_broken_autocommit and self._pglb_opens_views_block()
+        self.pglb_is_in_views_block = opens
+        if opens:
+            self._pglb_claim_views_block()
+            if self.connection is None or (self.health_check_enabled and not self.health_check_done):
+                self._pglb_owe_begin()
+                return
+        elif autocommit and self._pglb_owes_begin:
+            self._pglb_end_without_beginning()
+            return
+        super().set_autocommit(autocommit, force_begin_transaction_with_broken_autocommit)
+
+    def ensure_connection(self) -> None:
+        if self._pglb_owes_begin:
+            self._pglb_begin()
+        super().ensure_connection()
+
+    def close(self) -> None:
+        if not self._pglb_owes_begin:
+            super().close()
+            return
+        # Nothing has happened in the block, so it can go on with another connection. So does a check that finds this one broken.
+        with self._pglb_outside_block():
+            super().close()
+
+    def _commit(self) -> None:
+        if not self._pglb_owes_begin:
+            super()._commit()
+
+    def _rollback(self) -> None:
+        if not self._pglb_owes_begin:
+            super()._rollback()
+
+    def pglb_is_views_block_unused(self) -> bool:
+        """Say whether no other block is open than the one around the view, and no statement has run in it."""
+        if not self.pglb_is_in_views_block or len(self.atomic_blocks) != 1:
+            return False
+        is_idle = self.connection is not None and self.connection.info.transaction_status == TransactionStatus.IDLE
+        return self._pglb_owes_begin or is_idle
+
+    def _pglb_opens_views_block(self) -> bool:
+        """Say whether a block that is opened now is the one around the view of a request with a safe method."""
+        routing = current_scope().routing
+        if routing is None or self.alias not in routing.view_atomic or not routing.is_safe_in(self.alias) or self.in_atomic_block:
+            return False
+        return bool(self.settings_dict["AUTOCOMMIT"]) and (self.connection is None or self.autocommit)
+
+    def _pglb_claim_views_block(self) -> None:
+        """Let every later block of this request be an ordinary one."""
+        routing = current_scope().routing
+        if routing is not None:
+            routing.view_atomic -= {self.alias}
+
+    def _pglb_owe_begin(self) -> None:
+        if self.connection is None:
+            # As connecting would have done.
+            self.savepoint_ids, self.atomic_blocks, self.run_on_commit = [], [], []
+            self.closed_in_transaction = False
+        self._pglb_owes_begin = True
+
+    def _pglb_begin(self) -> None:
+        """Begin what the open block owes. If that fails it is still owed, and the block may go on without."""
+        with self._pglb_outside_block():
+            super().set_autocommit(False, force_begin_transaction_with_broken_autocommit=True)
+        self._pglb_owes_begin = False
+
+    def _pglb_end_without_beginning(self) -> None:
+        self.validate_no_atomic_block()
+        self._pglb_owes_begin = False
+        if self.run_commit_hooks_on_set_autocommit_on:
+            self.run_and_clear_commit_hooks()
+            self.run_commit_hooks_on_set_autocommit_on = False
+
+    @contextmanager
+    def _pglb_outside_block(self) -> Iterator[None]:
+        """Act on the connection in here as if no block were open."""
+        kept = {name: getattr(self, name) for name in BLOCK}
+        self._pglb_owes_begin = self.in_atomic_block = False
+        try:
+            yield
+        finally:
+            vars(self).update(kept)
