@@ -18,7 +18,7 @@ from .core.statements import Kind
 from .engine import connection_to
 from .errors import PrimaryProtected
 from .health.clock import now
-from .pointers import capture_bound, load_bound, note_write
+from .pointers import capture_bound, cluster_of, load_bound, note_write
 from .runtime import get_runtime
 from .waiting import wait_for_replica
 
@@ -54,7 +54,8 @@ def route_read(primary: str, instance: Any = None, *, is_bound: bool = False) ->
     if scope.routing is None:
         return Decision(primary, Reason.OUTSIDE_SESSION)
     from_primary = instance is not None and instance._state.db == primary
-    runtime, cluster = get_runtime(), scope.routing.cluster(primary)
+    runtime = get_runtime()
+    cluster = cluster_of(runtime, scope.routing, primary)
     cluster.binds_next = is_bound
     if not cluster.loaded and _get_running_loop() is not None and scope.forced is None:
         decision = _undecided(runtime, primary)
@@ -85,6 +86,9 @@ def place_on_replica(alias: str, kind: Kind, *, is_bound: bool = False) -> Decis
         return place_write(primary)
     if kind is Kind.LOCKING_READ:
         return Decision(primary, Reason.WRITE)
+    routing = current_scope().routing
+    if routing is not None:
+        cluster_of(get_runtime(), routing, primary)
     return place_again(primary, wanted=alias, is_bound=is_bound)
 
 
@@ -134,7 +138,7 @@ def place_in_replica_transaction(alias: str) -> Decision:
     if scope.forced == "replicas":
         return Decision(alias, Reason.STALE_ALLOWED)
     if scope.routing is not None:
-        cluster = scope.routing.cluster(primary)
+        cluster = cluster_of(runtime, scope.routing, primary)
         load_bound(runtime, scope.routing, cluster)
         if cluster.store_down and runtime.config.clusters[primary].on_store_error == "primary":
             raise OperationalError(CANNOT_TELL.format(alias))

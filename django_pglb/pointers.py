@@ -51,6 +51,20 @@ def note_write(primary: str, *, outcome_unknown: bool = False) -> None:
         cluster.note_write()
 
 
+def cluster_of(runtime: Runtime, routing: RoutingSession, primary: str) -> ClusterSession:
+    """Return the dealings of `routing` with the cluster of `primary`, for a statement that is to be placed.
+
+    A unit of work that is older than `CHECK_INTERVAL`, as server-sent events and long polls are, must ask again what binds it: its user
+    may have written elsewhere meanwhile. Not between the hosts of one statement, or one that fails slowly would go on for ever.
+    """
+    cluster, moment = routing.cluster(primary), now()
+    if moment >= cluster.look_again_at:
+        if routing.outer is not None:
+            cluster_of(runtime, routing.outer, primary)
+        routing.look_again(primary, moment + runtime.config.clusters[primary].check_interval)
+    return cluster
+
+
 def load_bound(runtime: Runtime, routing: RoutingSession, cluster: ClusterSession) -> None:
     """Find out what binds this unit of work in `cluster`: at its first routed read. Costs nothing when it is known.
 
@@ -162,7 +176,7 @@ def _is_taken_to_have_written(runtime: Runtime, routing: RoutingSession, primary
 
 
 def _save_written(runtime: Runtime, routing: RoutingSession, cluster: ClusterSession) -> Iterator[Saved]:
-    was_seen, must_pin, cluster.must_save, cluster.outcome_unknown = cluster.must_save, cluster.outcome_unknown, False, False
+    was_seen, covered, must_pin, cluster.outcome_unknown = cluster.must_save, cluster.written, cluster.outcome_unknown, False
     bound = capture_bound(runtime, cluster, must_pin=must_pin)
     is_open = connection_to(cluster.primary).in_atomic_block
     if bound.pointer is None and not (was_seen or is_open) and cluster.primary in routing.down_at_start:
@@ -171,6 +185,8 @@ def _save_written(runtime: Runtime, routing: RoutingSession, cluster: ClusterSes
         return
     identities = _identities_to_bind(routing)
     yield _save(runtime, cluster, identities, bound)
+    # Not before this unit itself is bound, and not what another thread has written meanwhile.
+    cluster.saved = covered
     if is_open:
         # Opened around this unit of work, which therefore has no position yet. The pin holds until then, and no longer.
         transaction.on_commit(partial(_save_after_commit, runtime, cluster, identities), using=cluster.primary, robust=True)
@@ -179,9 +195,9 @@ def _save_written(runtime: Runtime, routing: RoutingSession, cluster: ClusterSes
 def _save_seen(runtime: Runtime, routing: RoutingSession, cluster: ClusterSession) -> Iterator[Saved]:
     """Save what a unit of work that wrote nothing must not see undone."""
     identities = _identities_to_bind(routing)
-    saw_unknown, must_renew, cluster.saw_unknown, cluster.must_renew = cluster.saw_unknown, cluster.must_renew, False, False
-    if not (identities or must_renew):
+    if not (identities or cluster.must_renew):
         return
+    saw_unknown, must_renew, cluster.saw_unknown, cluster.must_renew = cluster.saw_unknown, cluster.must_renew, False, False
     # A position of now covers whatever was seen; on a new timeline, also whatever of an older one has survived.
     bound = capture_bound(runtime, cluster) if saw_unknown or must_renew else UNBOUND
     if bound.pointer is None and not saw_unknown:

@@ -121,7 +121,7 @@ def worth_waiting_for(cluster: ClusterSession, topology: Topology, now: float) -
 
 def want_of_replica(cluster: ClusterSession, topology: Topology) -> Decision:
     """Send this unit of work to the primary, where it stays, and say whether replicas were behind or missing."""
-    bound = cluster.bound.pointer is not None or cluster.bound.pinned_until > 0
+    bound = cluster.bound.pointer is not None or cluster.bound.pinned_until > 0 or bool(cluster.seen)
     alive = any(cluster.excluded.get(host.alias) is not Reason.FAILOVER for host in topology.online)
     reason = Reason.BEHIND if bound and alive else Reason.NO_REPLICA
     cluster.stay_on_primary(reason)

@@ -9,7 +9,7 @@ from .decision import Decision, DecisionCount, Reason
 from .lsn import Pointer, earlier, later
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
 Identity = tuple[str, str]
 """A kind ("session", "user", …) and a value: who a unit of work acts for."""
@@ -102,14 +102,16 @@ class ClusterSession:
         "decisions",
         "excluded",
         "latest",
+        "left_behind",
         "loaded",
+        "look_again_at",
         "must_renew",
-        "must_save",
         "outcome_unknown",
         "primary",
         "proofs",
         "reached_lsn",
         "remembered",
+        "saved",
         "saw_unknown",
         "seen",
         "shows",
@@ -117,7 +119,7 @@ class ClusterSession:
         "store_down",
         "waited",
         "without_primary",
-        "wrote",
+        "written",
     )
 
     def __init__(self, primary: str) -> None:
@@ -129,12 +131,17 @@ class ClusterSession:
         """Everything that can be known of what binds this unit of work is in `bound`."""
         self.asked: frozenset[Identity] = frozenset()
         """The identities that the store has answered about."""
+        self.look_again_at = 0.0
+        """When the next routed read asks anew what binds this unit of work, on the caller's clock."""
         self.store_down = False
-        self.wrote = False
+        self.written: object = None
+        """Stands for the latest write. A new object for each, so that no thread can take one for another."""
+        self.saved: object = None
+        """The latest write that a saved pointer covers."""
+        self.left_behind: object = None
+        """The latest write that keeps no read on the primary any more: its own pointer does, where it must."""
         self.waited = False
         """This unit of work has had its wait for a replica (`WAIT_SECONDS`)."""
-        self.must_save = False
-        """Something was committed, or may have been, that no saved pointer covers yet."""
         self.outcome_unknown = False
         """A commit was sent and its answer never came: it may still be running."""
         self.must_renew = False
@@ -178,9 +185,18 @@ class ClusterSession:
             seen = len(bounds)
             self.bound = reduce(Bound.merged, bounds)
 
+    @property
+    def wrote(self) -> bool:
+        """Whether reads belong on the primary, which alone is sure to have what this unit of work wrote."""
+        return self.written is not self.left_behind
+
+    @property
+    def must_save(self) -> bool:
+        """Whether something was committed, or may have been, that no saved pointer covers yet."""
+        return self.written is not self.saved
+
     def note_write(self) -> None:
-        self.wrote = True
-        self.must_save = True
+        self.written = object()
 
     @property
     def was_answered_by_primary(self) -> bool:
@@ -188,8 +204,27 @@ class ClusterSession:
         return any(alias == self.primary for alias, _ in tuple(self.decisions))
 
     def note_unknown_outcome(self) -> None:
-        self.note_write()
         self.outcome_unknown = True
+        self.note_write()
+
+    def follow(self, other: ClusterSession) -> None:
+        """Keep reads on the primary if `other`, of the unit of work around this one, keeps its own there."""
+        if other.wrote:
+            self.written = self.saved = object()
+
+    def look_again(self, until: float, *, may_leave: bool = True) -> None:
+        """Forget what a long unit of work must not rest on for ever. What it must see stays, and so does its replica while that is fit.
+
+        `until`: when to do so again. `may_leave`: what units of work around this one wrote is saved. Threads may do this at once.
+        """
+        self.look_again_at = until
+        if not self.saw_unknown:  # else the primary alone is sure to have what was seen
+            self.stays = None
+            if may_leave:
+                self.left_behind = self.saved
+        self.excluded = {}
+        self.without_primary = self.store_down = False
+        self.loaded, self.asked = False, frozenset()
 
     def note_remembered(self, pointers: Iterable[Pointer | None]) -> None:
         """Note what is remembered for more of those whom this unit of work acts for; whoever knows least counts."""
@@ -316,6 +351,18 @@ class RoutingSession:
         """Whether the request's method is one that reads from replicas in the cluster of `primary`."""
         return self.safe_method or primary in self.safe_in
 
+    def around(self) -> Iterator[RoutingSession]:
+        """Return the units of work that this one is in, from the inside out."""
+        outer = self.outer
+        while outer is not None:
+            yield outer
+            outer = outer.outer
+
+    def look_again(self, primary: str, until: float) -> None:
+        """Let the next routed read in the cluster of `primary` ask anew what binds this unit of work."""
+        may_leave = not any(outer.cluster(primary).must_save for outer in self.around())
+        self.cluster(primary).look_again(until, may_leave=may_leave)
+
     @property
     def is_taken_to_have_written(self) -> bool:
         """Whether a request's unsafe method alone means that it wrote: the threads that its view started cannot be seen."""
@@ -335,7 +382,7 @@ class RoutingSession:
         self.safe_method, self.safe_in = outer.safe_method, outer.safe_in
         self.replica_reads, self.outside_at_start = outer.replica_reads, outer.outside_at_start
         for primary, theirs in tuple(outer.clusters.items()):
-            self.cluster(primary).wrote = theirs.wrote
+            self.cluster(primary).follow(theirs)
 
     def bequeath(self, outer: RoutingSession) -> None:
         """End inside another unit of work, before saving: what this one wrote, that one has written, and was answered."""

@@ -41,6 +41,44 @@ def test_decisions_are_counted_by_alias_and_reason() -> None:
     assert routing.decisions() == (DecisionCount("replica1", Reason.REPLICA, 2), DecisionCount("default", Reason.WRITE, 1))
 
 
+def test_looking_again_forgets_what_may_have_changed_and_keeps_what_binds() -> None:
+    """Answers of the store and opinions of hosts grow old; what must be seen, the replica that has it, and what is not saved do not."""
+    cluster = ClusterSession("default")
+    cluster.bind(Bound(Pointer(1, 5)))
+    cluster.see(7, Pointer(1, 6))
+    cluster.prove("replica1", 7, 5)
+    cluster.loaded, cluster.asked, cluster.store_down = True, frozenset({("user", "1")}), True
+    cluster.exclude("replica2", Reason.BEHIND)
+    cluster.stay_on_primary(Reason.BEHIND)
+    cluster.choose("replica1")
+    cluster.note_write()
+    cluster.look_again(100.0)
+    assert (cluster.loaded, cluster.asked, cluster.store_down, cluster.excluded, cluster.stays) == (False, frozenset(), False, {}, None)
+    assert (cluster.bound, cluster.seen, cluster.proofs) == (Bound(Pointer(1, 5)), {7: Pointer(1, 6)}, {7: 5})
+    assert (cluster.chosen, cluster.wrote, cluster.must_save, cluster.look_again_at) == ("replica1", True, True, 100.0)
+
+
+def test_saved_write_is_left_behind_unless_something_keeps_it() -> None:
+    """A later write, one of the unit around, or a sight whose position is not known yet."""
+    cluster = ClusterSession("default")
+    cluster.note_write()
+    cluster.saved = cluster.written
+    assert (cluster.wrote, cluster.must_save) == (True, False)
+    cluster.look_again(1.0, may_leave=False)
+    assert cluster.wrote
+    cluster.saw_unknown = True
+    cluster.stay_on_primary(Reason.BEHIND)
+    cluster.look_again(1.0)
+    assert (cluster.wrote, cluster.stays) == (True, Reason.BEHIND)
+    cluster.saw_unknown = False
+    cluster.note_write()
+    cluster.look_again(1.0)
+    assert cluster.wrote
+    cluster.saved = cluster.written
+    cluster.look_again(1.0)
+    assert not cluster.wrote
+
+
 def test_threads_that_bind_at_once_lose_nothing() -> None:
     """Whatever any of them has learned binds."""
     cluster, together = ClusterSession("default"), threading.Barrier(4)
