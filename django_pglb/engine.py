@@ -8,6 +8,7 @@ from django.db import connections
 
 if TYPE_CHECKING:
     from .core.lsn import Pointer
+    from .core.routing_session import RoutingSession
 
 
 class Connection(Protocol):
@@ -16,6 +17,7 @@ class Connection(Protocol):
     alias: str
     in_atomic_block: bool
     pglb_serial: int
+    pglb_writers: frozenset[RoutingSession]
 
     @property
     def pglb_opened_at(self) -> float: ...

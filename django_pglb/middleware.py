@@ -104,13 +104,15 @@ class LoadBalancingMiddleware:
         return routing
 
     def _must_save(self, routing: RoutingSession) -> bool:
+        # First: what a task that is still running commits from now on, it saves itself.
+        routing.has_ended = True
         return routing.is_taken_to_have_written or pointers.must_save(routing)
 
     def _save(self, request: HttpRequest, response: HttpResponseBase, routing: RoutingSession) -> None:
         hand_over(response, request, self._save_without_response(routing))
 
     def _save_without_response(self, routing: RoutingSession) -> list[Saved]:
-        return pointers.save_bounds(routing, may_have_written=routing.is_taken_to_have_written)
+        return pointers.save_now(routing, may_have_written=routing.is_taken_to_have_written)
 
     def _annotated(self, response: HttpResponseBase, routing: RoutingSession | None) -> HttpResponseBase:
         clusters = runtime.get_runtime().config.clusters

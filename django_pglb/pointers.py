@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import time
 from contextvars import ContextVar
-from functools import partial
+from itertools import takewhile
 from typing import TYPE_CHECKING, NamedTuple
 
 from django.db import Error as DatabaseError
-from django.db import transaction
 
 from .context import current_scope
 from .core.lsn import later
@@ -37,6 +36,8 @@ class Saved(NamedTuple):
     acknowledged: bool
     is_for_client: bool
     """Whether the client should carry it, too. Not what was only seen: a slow page would take back what a quicker one has brought."""
+    is_kept: bool
+    """Whether the store keeps it for somebody, so that it binds also if the client does not carry it."""
 
 
 def note_write(primary: str, *, outcome_unknown: bool = False) -> None:
@@ -49,6 +50,28 @@ def note_write(primary: str, *, outcome_unknown: bool = False) -> None:
         cluster.note_unknown_outcome()
     else:
         cluster.note_write()
+
+
+def note_end_of_write(primary: str) -> None:
+    """Note that a statement of this unit of work that wrote has returned.
+
+    A save that another thread began meanwhile does not cover it, and where the unit has ended nobody else will save it.
+    """
+    scope = current_scope()
+    if scope.routing is None or scope.ignore_writes:
+        return
+    connection = connection_to(primary)
+    if connection.pglb_transaction_is_open:
+        connection.pglb_writers |= {scope.routing}
+    else:
+        note_commit(scope.routing, primary)
+
+
+def note_commit(routing: RoutingSession, primary: str) -> None:
+    """Note that what `routing` wrote was committed, now. If it has ended, it is saved at once."""
+    routing.cluster(primary).note_write()
+    if routing.has_ended:
+        save_late(routing)
 
 
 def cluster_of(runtime: Runtime, routing: RoutingSession, primary: str) -> ClusterSession:
@@ -139,16 +162,27 @@ def bind(routing: RoutingSession, identity: Identity) -> None:
 
 
 def must_save(routing: RoutingSession) -> bool:
-    """Say whether `save_bounds` has anything to save."""
-    return any(cluster.must_save or cluster.must_remember for cluster in tuple(routing.clusters.values()))
+    """Say whether there is anything to save."""
+    runtime = get_runtime()
+    return any(
+        (cluster.must_save or cluster.must_remember) and primary in runtime.config.clusters and runtime.needs_pointers(primary)
+        for primary, cluster in tuple(routing.clusters.items())
+    )
 
 
 def save_bounds(routing: RoutingSession, *, may_have_written: bool = False) -> list[Saved]:
-    """Save what `routing` committed, or may have, under all its identities, and where reads must be monotonic also what it saw.
+    """End `routing`: save what it committed, or may have, under all its identities, and where reads must be monotonic also what it saw.
 
     Call it after the last commit has returned. `may_have_written`: save also where no write was seen, as far as there may have been one.
-    Nothing is saved for a cluster without replicas.
+    Nothing is saved for a cluster without replicas. What tasks of this unit of work write from now on is saved by themselves.
     """
+    # Before looking at what is to be saved: whoever commits after that look sees it, and nothing falls between the two.
+    routing.has_ended = True
+    return save_now(routing, may_have_written=may_have_written)
+
+
+def save_now(routing: RoutingSession, *, may_have_written: bool = False) -> list[Saved]:
+    """Do what `save_bounds` does for a unit of work that goes on."""
     runtime = get_runtime()
     saved: list[Saved] = []
     for primary in runtime.config.clusters:
@@ -178,7 +212,8 @@ def _is_taken_to_have_written(runtime: Runtime, routing: RoutingSession, primary
 def _save_written(runtime: Runtime, routing: RoutingSession, cluster: ClusterSession) -> Iterator[Saved]:
     was_seen, covered, must_pin, cluster.outcome_unknown = cluster.must_save, cluster.written, cluster.outcome_unknown, False
     bound = capture_bound(runtime, cluster, must_pin=must_pin)
-    is_open = connection_to(cluster.primary).in_atomic_block
+    connection = connection_to(cluster.primary)
+    is_open = connection.in_atomic_block
     if bound.pointer is None and not (was_seen or is_open) and cluster.primary in routing.down_at_start:
         # Nobody can have written. To keep the user's next pages from the replicas as well would help nobody.
         yield from _save_seen(runtime, routing, cluster)
@@ -189,7 +224,7 @@ def _save_written(runtime: Runtime, routing: RoutingSession, cluster: ClusterSes
     cluster.saved = covered
     if is_open:
         # Opened around this unit of work, which therefore has no position yet. The pin holds until then, and no longer.
-        transaction.on_commit(partial(_save_after_commit, runtime, cluster, identities), using=cluster.primary, robust=True)
+        connection.pglb_writers |= {routing}
 
 
 def _save_seen(runtime: Runtime, routing: RoutingSession, cluster: ClusterSession) -> Iterator[Saved]:
@@ -213,7 +248,8 @@ def _save(
     bound = bound.merged(Bound(cluster.seen_at_most).shifted(time.time() - now()))
     cluster.bind(bound.shifted(now() - time.time()))
     cluster.remembered = later(cluster.remembered, bound.pointer)
-    return Saved(cluster.primary, bound, runtime.save(cluster.primary, identities, bound), is_for_client)
+    acknowledged = runtime.save(cluster.primary, identities, bound)
+    return Saved(cluster.primary, bound, acknowledged, is_for_client, bool(identities) and runtime.keeps(cluster.primary))
 
 
 def _identities_to_bind(routing: RoutingSession) -> tuple[Identity, ...]:
@@ -225,9 +261,22 @@ def _identities_to_bind(routing: RoutingSession) -> tuple[Identity, ...]:
         return tuple(routing.identities.known())
 
 
-def _save_after_commit(runtime: Runtime, cluster: ClusterSession, identities: tuple[Identity, ...]) -> None:
-    """Save once more what was saved before its commit, now that it has a position."""
-    runtime.save(cluster.primary, identities, capture_bound(runtime, cluster))
+def save_late(routing: RoutingSession) -> None:
+    """Save what was committed after the end of `routing`, also for the units of work around it that have ended."""
+    for unit in takewhile(lambda unit: unit.has_ended, (routing, *routing.around())):
+        _save_after_headers(unit)
+
+
+def _save_after_headers(routing: RoutingSession, *, may_have_written: bool = False) -> None:
+    if routing.outer is not None:
+        # It would learn of it when this one ends, and then take it for saved.
+        routing.tell(routing.outer)
+    was_seen = must_save(routing)
+    if not (was_seen or may_have_written):
+        return
+    for saved in save_now(routing, may_have_written=may_have_written):
+        if was_seen and saved.is_for_client and not saved.is_kept:
+            get_runtime().note_unkept(saved.primary)
 
 
 def bounds_to_export(routing: RoutingSession) -> dict[str, Bound]:

@@ -52,6 +52,7 @@ class Runtime:
         self._store_trouble: dict[str, type[StoreError]] = {}
         self._without_position: set[str] = set()
         self._without_session = False
+        self._unkept: set[str] = set()
         self._uses = dict.fromkeys(config.clusters, 0)
         self._uses_outside = dict(self._uses)
         self._use_numbers = itertools.count(1)
@@ -132,6 +133,10 @@ class Runtime:
     def sets_cookie(self, primary: str) -> bool:
         return self.config.clusters[primary].cookie or self._stores[primary].binds_by_cookie
 
+    def keeps(self, primary: str) -> bool:
+        """Say whether the store of this cluster keeps what it is given, and not the client alone."""
+        return not self._stores[primary].binds_by_cookie
+
     def primaries_known_to_be_down(self) -> frozenset[str]:
         """Return the primaries that did not answer the checker's latest look."""
         return frozenset(
@@ -193,6 +198,16 @@ class Runtime:
         elif error is None and self._without_session:
             self._without_session = False
             store_log.warning("Sessions can be loaded again.")
+
+    def note_unkept(self, primary: str) -> None:
+        """Log once that something was written which binds nobody: the client had its headers, and the store knows no one to keep it for."""
+        if primary in self._unkept:
+            return
+        self._unkept.add(primary)
+        store_log.warning(
+            "A stream, or a task after its response, wrote to %s for a client that is known by its cookie alone: that binds nobody.",
+            primary,
+        )
 
     def _note_store(self, primary: str, error: StoreError | None) -> None:
         # One line per change of state, not one per request.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from asyncio import _get_running_loop  # the documented one raises where there is none
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
@@ -77,20 +78,35 @@ class routing_session:  # noqa: N801 - used like a function
 
     def __exit__(self, *exc_info: object) -> None:
         with self._closing() as routing:
-            if self._identity:
-                pointers.save_bounds(routing)
+            if self._must_save(routing):
+                self._save(routing)
 
     async def __aenter__(self) -> RoutingSession:
         return self.__enter__()
 
     async def __aexit__(self, *exc_info: object) -> None:
         with self._closing() as routing:
-            if self._identity:
-                await sync_to_async(pointers.save_bounds)(routing)
+            # The way to another thread is not there for every generator that is closed late.
+            if self._must_save(routing):
+                await sync_to_async(self._save)(routing)
+
+    def _must_save(self, routing: RoutingSession) -> bool:
+        if self._identity and pointers.must_save(routing):
+            return True
+        # A task that outlives its request opens units of work inside one that has ended.
+        return routing.outer is not None and routing.outer.has_ended
+
+    def _save(self, routing: RoutingSession) -> None:
+        if self._identity:
+            pointers.save_bounds(routing)
+        if routing.outer is not None:
+            pointers.save_late(routing.outer)
 
     @contextmanager
     def _closing(self) -> Iterator[RoutingSession]:
         stack, routing, outer = self._entered.pop()
+        # Before looking at what is to be saved, as `save_bounds` does.
+        routing.has_ended = True
         if outer is not None:
             routing.bequeath(outer)
         with stack:
@@ -123,11 +139,14 @@ def export_pointer() -> str:
 def mark_write(using: str = DEFAULT_DB_ALIAS) -> None:
     """Note that something wrote to the cluster of `using` where the cursor could not see it: another process, a raw connection.
 
-    Raises `ValueError` if `using` belongs to no cluster. Does nothing outside a routing session.
+    Raises `ValueError` if `using` belongs to no cluster. Does nothing outside a routing session. After the end of one, as in a task that
+    outlives its request, it saves at once; not in an event loop, so call it there through `sync_to_async`.
     """
     primary = _primary_of(using)
     pointers.note_write(primary)
     runtime.get_runtime().note_use(primary)
+    if _get_running_loop() is None:
+        pointers.note_end_of_write(primary)
 
 
 def stick(request: HttpRequest, kind: str, value: str) -> None:

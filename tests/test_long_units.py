@@ -12,7 +12,7 @@ from django_pglb.core.decision import Decision, Reason
 from django_pglb.core.routing_session import RoutingSession
 from django_pglb.health.clock import now
 from django_pglb.placement import place_again
-from django_pglb.pointers import save_bounds
+from django_pglb.pointers import save_now
 from django_pglb.testing import wait_until
 
 from .fix_site import Site
@@ -79,7 +79,7 @@ def test_own_write_keeps_a_long_unit_on_the_primary_until_it_is_saved(site: Site
         Entry.objects.create(text="own")
         wait_until_old(routing)
         assert read(routing) == ("own", Decision("default", Reason.WROTE))
-        save_bounds(routing)
+        save_now(routing)
         wait_until_old(routing)
         assert read(routing) == ("own", Decision("default", Reason.BEHIND))
         for replica in site.cluster.replicas:
@@ -102,7 +102,7 @@ def test_unit_inside_another_stays_on_the_primary_until_that_one_is_saved(site: 
             assert read(inner) == ("outer", Decision("default", Reason.WROTE))
             wait_until_old(inner)
             assert read(inner) == ("outer", Decision("default", Reason.WROTE))
-            save_bounds(outer)
+            save_now(outer)
             wait_until_old(inner)
             assert read(inner) == ("outer", Decision("default", Reason.BEHIND))
 

@@ -12,7 +12,7 @@ from django.db import DatabaseError, InterfaceError, OperationalError
 from django.db.backends.utils import CursorDebugWrapper, CursorWrapper
 from psycopg.pq import TransactionStatus
 
-from .. import placement, runtime
+from .. import placement, pointers, runtime
 from ..core.decision import Decision, Reason
 from ..core.retry import CANCELLED_BY_REPLAY, OnPrimary, Phase, Verdict, judge, judge_on_primary
 from ..core.statements import Kind
@@ -86,7 +86,7 @@ class RoutedCursor(CarryingCursor):
         # A function may do anything.
         self._place(Kind.WRITE)
         try:
-            with self._noting_unknown_outcome():
+            with self._noting_outcome():
                 return super().callproc(procname, params, kparams)
         finally:
             self._count()
@@ -95,7 +95,7 @@ class RoutedCursor(CarryingCursor):
     def copy(self, statement: Any, params: Any = None, **kwargs: Any) -> Iterator[Any]:
         """Do what psycopg's `Cursor.copy()` does, on the host where this statement belongs. Raises psycopg's own errors."""
         # In this order: what was copied in is committed when psycopg's context ends.
-        with self._noting_unknown_outcome(), self._seeing_at_end(), ExitStack() as stack:
+        with self._noting_outcome(), self._seeing_at_end(), ExitStack() as stack:
             stack.callback(lambda: self.db.pglb_note_use())
             yield self._begin(statement, params, lambda: stack.enter_context(self.cursor.copy(statement, params, **kwargs)))
 
@@ -106,7 +106,7 @@ class RoutedCursor(CarryingCursor):
             rows = self.cursor.stream(query, params, **kwargs)
             return rows, list(islice(rows, 1))
 
-        with self._noting_unknown_outcome(), self._seeing_at_end():
+        with self._noting_outcome(), self._seeing_at_end():
             rest, first = self._begin(query, params, begin)
             yield from first
             yield from rest
@@ -234,15 +234,15 @@ class RoutedCursor(CarryingCursor):
         # What a transaction of the caller's own, also one that Django knows nothing of, has done before would be lost.
         connection = self.db.connection
         was_idle = connection is not None and self.db.autocommit and connection.pgconn.transaction_status == TransactionStatus.IDLE
-        with self._noting_unknown_outcome(), self._protecting():
+        with self._noting_outcome(), self._protecting():
             try:
                 return self._execute_carrying(sql, params)
             except DatabaseError as error:
                 return self._run_again_on_primary(lambda: self._execute_carrying(sql, params), error, was_idle=was_idle)
 
     @contextmanager
-    def _noting_unknown_outcome(self) -> Iterator[None]:
-        """Note if a write is under way in here whose answer never comes."""
+    def _noting_outcome(self) -> Iterator[None]:
+        """Note that a write in here has returned, or that its answer never came."""
         try:
             yield
         except (DatabaseError, psycopg.Error):
@@ -250,6 +250,9 @@ class RoutedCursor(CarryingCursor):
             if self._kind is Kind.WRITE and not self.db.in_atomic_block and self.db.pglb_is_lost:
                 self.db.pglb_note_unknown_outcome()
             raise
+        finally:
+            if self._kind is Kind.WRITE:
+                pointers.note_end_of_write(self._primary)
 
     def _execute_here(self, sql: Any, params: Any) -> Any:
         self._has_run = True
@@ -271,7 +274,7 @@ class RoutedCursor(CarryingCursor):
 
     def _executemany_here(self, sql: Any, param_list: Any) -> Any:
         if not self._on_replica:
-            with self._noting_unknown_outcome():
+            with self._noting_outcome():
                 result = Plain._executemany(self, sql, param_list)
         else:
             self._prove_apart()

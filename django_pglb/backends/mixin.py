@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from django.db.backends.utils import CursorWrapper
 
     from ..core.config import ClusterConfig, ReplicaConfig
+    from ..core.routing_session import RoutingSession
     from .position import Texts
 
 # A host that accepts and never answers must not hold a request for the minutes that operating systems allow.
@@ -66,6 +67,8 @@ class LoadBalancedMixin(ViewBlock):
     """What the system checks look for on an engine."""
     pglb_serial = 0
     """The number of the connection that is open, unique in this process: proofs of a position hold for one connection."""
+    pglb_writers: frozenset[RoutingSession] = frozenset()
+    """The units of work that have written in the transaction that is open."""
     pglb_shares_messages = True
     """Whether the proof and the read may travel in one message: not where the server's default isolation makes them share a snapshot."""
 
@@ -210,6 +213,7 @@ class LoadBalancedMixin(ViewBlock):
     def connect(self) -> None:
         # What sets the connection up, Django itself or a handler of `connection_created`, means this very connection.
         self._pglb_is_connecting = True
+        self.pglb_writers = frozenset()
         try:
             super().connect()
         finally:
@@ -266,8 +270,23 @@ class LoadBalancedMixin(ViewBlock):
         except Exception:
             if self.pglb_is_lost:
                 self.pglb_note_unknown_outcome()
+                self._pglb_tell_writers()
             raise
         self.pglb_note_use()
+
+    def _rollback(self) -> None:
+        self.pglb_writers = frozenset()
+        super()._rollback()
+
+    def run_and_clear_commit_hooks(self) -> None:
+        # Ours first: the others may tell somebody of what was committed.
+        self._pglb_tell_writers()
+        super().run_and_clear_commit_hooks()
+
+    def _pglb_tell_writers(self) -> None:
+        writers, self.pglb_writers = self.pglb_writers, frozenset()
+        for routing in writers:
+            pointers.note_commit(routing, self.alias)
 
     def _savepoint(self, sid: str) -> None:
         self._pglb_control(self.ops.savepoint_create_sql(sid))

@@ -313,6 +313,7 @@ class RoutingSession:
     __slots__ = (
         "clusters",
         "down_at_start",
+        "has_ended",
         "identities",
         "is_request",
         "outer",
@@ -340,6 +341,8 @@ class RoutingSession:
         """Primary -> the number of its latest use outside any request in this process, when this unit began."""
         self.outer: RoutingSession | None = None
         """The unit of work that this one was opened in."""
+        self.has_ended = False
+        """What it wrote has been saved. Tasks that it has started may write more."""
         self.clusters: dict[str, ClusterSession] = {}
 
     def cluster(self, primary: str) -> ClusterSession:
@@ -386,6 +389,16 @@ class RoutingSession:
 
     def bequeath(self, outer: RoutingSession) -> None:
         """End inside another unit of work, before saving: what this one wrote, that one has written, and was answered."""
+        self.tell(outer)
+        for primary, ours in tuple(self.clusters.items()):
+            theirs = outer.cluster(primary)
+            if ours.decisions:
+                theirs.shows = earlier(theirs.shows, ours.shows) if theirs.decisions else ours.shows
+            for decision, count in tuple(ours.decisions.items()):
+                theirs.decisions[decision] = theirs.decisions.get(decision, 0) + count
+
+    def tell(self, outer: RoutingSession) -> None:
+        """Let the unit of work around this one have written and seen what this one has, which is to be saved and goes on."""
         for primary, ours in tuple(self.clusters.items()):
             theirs = outer.cluster(primary)
             theirs.bind(ours.bound)
@@ -395,10 +408,6 @@ class RoutingSession:
             if ours.must_save:
                 theirs.note_write()
             theirs.outcome_unknown = theirs.outcome_unknown or ours.outcome_unknown
-            if ours.decisions:
-                theirs.shows = earlier(theirs.shows, ours.shows) if theirs.decisions else ours.shows
-            for decision, count in tuple(ours.decisions.items()):
-                theirs.decisions[decision] = theirs.decisions.get(decision, 0) + count
 
     def decisions(self) -> tuple[DecisionCount, ...]:
         """Return which alias answered how many statements, and why, in order of first use."""

@@ -21,6 +21,7 @@ NAMES = (
     "sign_out",
     "change_password",
     "search",
+    "write_later",
 )
 
 urlpatterns = [path(f"{name}/", getattr(views, name), name=name) for name in NAMES]

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
+
+from asgiref.sync import sync_to_async
 from django.contrib.auth import authenticate, login, logout, update_session_auth_hash
 from django.db import connection, transaction
 from django.http import HttpRequest, JsonResponse
 
-from django_pglb import replica_reads, use_replicas
+from django_pglb import ignore_writes, replica_reads, routing_session, use_replicas
 
 from .models import Entry
 
@@ -85,3 +88,38 @@ def change_password(request: HttpRequest) -> JsonResponse:
 @replica_reads()
 def search(request: HttpRequest) -> JsonResponse:
     return JsonResponse({"count": Entry.objects.count()})
+
+
+# --- Work that goes on after the response ---
+
+may_write: dict[asyncio.Task[None], asyncio.Event] = {}
+
+
+async def write_later(request: HttpRequest) -> JsonResponse:
+    """Start a task that writes when it may, in the way that `?how=` says."""
+    event = asyncio.Event()
+    may_write[asyncio.create_task(_write_later(request.GET["how"], event))] = event
+    return JsonResponse({})
+
+
+async def _write_later(how: str, event: asyncio.Event) -> None:
+    await event.wait()
+    match how:
+        case "statement":
+            await Entry.objects.acreate(text="later")
+        case "transaction":
+            await sync_to_async(_write_in_transaction)()
+        case "inner":
+            async with routing_session(identity=("authorization", "Token inner")):
+                await Entry.objects.acreate(text="later")
+        case "ignored":
+            async with ignore_writes():
+                await Entry.objects.acreate(text="later")
+
+
+def _write_in_transaction() -> None:
+    with transaction.atomic():
+        Entry.objects.create(text="rolled back")
+        transaction.set_rollback(True)
+    with transaction.atomic():
+        Entry.objects.create(text="later")
