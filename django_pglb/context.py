@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
@@ -14,7 +15,7 @@ from .core.policy import Scope
 from .core.routing_session import RoutingSession
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from .core.decision import DecisionCount
 
@@ -141,6 +142,24 @@ def open_routing(routing: RoutingSession | None) -> ScopeManager:
 def open_inner(routing: RoutingSession) -> ScopeManager:
     """Make `routing` the unit of work in here; overrides that are in force stay in force."""
     return ScopeManager(lambda scope: scope._replace(routing=routing))
+
+
+class SuspendedScope:
+    """The scope of code that runs in steps, as a generator does: what one step has changed is in force in the next, and only there."""
+
+    def __init__(self, routing: RoutingSession) -> None:
+        self._kept = Scope(routing=routing)
+
+    @contextmanager
+    def resumed(self) -> Iterator[None]:
+        """Run a step in here. For one step at a time."""
+        before = _scope.get()
+        _scope.set(self._kept)
+        try:
+            yield
+        finally:
+            self._kept = _scope.get()
+            _scope.set(before)
 
 
 def current_decisions() -> tuple[DecisionCount, ...]:

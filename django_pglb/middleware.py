@@ -17,6 +17,7 @@ from .carriers import hand_over, read_carried
 from .context import open_routing
 from .core.routing_session import RoutingSession
 from .identity import RequestIdentities
+from .streaming import keep_streaming
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -53,10 +54,10 @@ class LoadBalancingMiddleware:
                 response: HttpResponseBase = self.get_response(request)
             except BaseException:
                 # Nobody turns errors into responses, or the worker is told to end: what was committed binds all the same.
-                if routing is not None and self._must_save(routing):
+                if routing is not None and self._must_save_at_end(routing):
                     self._save_without_response(routing)
                 raise
-            if routing is not None and self._must_save(routing):
+            if routing is not None and self._must_save(response, routing):
                 self._save(request, response, routing)
         return self._annotated(response, routing)
 
@@ -67,10 +68,10 @@ class LoadBalancingMiddleware:
                 response: HttpResponseBase = await self.get_response(request)
             except BaseException:
                 # The same, or the client has gone.
-                if routing is not None and self._must_save(routing):
+                if routing is not None and self._must_save_at_end(routing):
                     await asyncio.shield(sync_to_async(self._save_without_response)(routing))
                 raise
-            if routing is not None and self._must_save(routing):
+            if routing is not None and self._must_save(response, routing):
                 await sync_to_async(self._save)(request, response, routing)
         return self._annotated(response, routing)
 
@@ -103,7 +104,12 @@ class LoadBalancingMiddleware:
         request._pglb_routing = routing  # type: ignore[attr-defined]  # where signals and stick() find it
         return routing
 
-    def _must_save(self, routing: RoutingSession) -> bool:
+    def _must_save(self, response: HttpResponseBase, routing: RoutingSession) -> bool:
+        if keep_streaming(response, routing):
+            return routing.is_taken_to_have_written or pointers.must_save(routing)
+        return self._must_save_at_end(routing)
+
+    def _must_save_at_end(self, routing: RoutingSession) -> bool:
         # First: what a task that is still running commits from now on, it saves itself.
         routing.has_ended = True
         return routing.is_taken_to_have_written or pointers.must_save(routing)

@@ -261,6 +261,18 @@ def _identities_to_bind(routing: RoutingSession) -> tuple[Identity, ...]:
         return tuple(routing.identities.known())
 
 
+def end_after_headers(routing: RoutingSession) -> None:
+    """End a unit of work whose client has its headers already."""
+    routing.has_ended = True
+    _save_after_headers(routing, may_have_written=routing.is_taken_to_have_written)
+
+
+def save_after_headers(routing: RoutingSession) -> None:
+    """Save what `routing` and the units of work around it have written since the client got its headers, and go on."""
+    for unit in (routing, *routing.around()):
+        _save_after_headers(unit)
+
+
 def save_late(routing: RoutingSession) -> None:
     """Save what was committed after the end of `routing`, also for the units of work around it that have ended."""
     for unit in takewhile(lambda unit: unit.has_ended, (routing, *routing.around())):

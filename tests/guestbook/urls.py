@@ -21,6 +21,8 @@ NAMES = (
     "sign_out",
     "change_password",
     "search",
+    "stream",
+    "stream_async",
     "write_later",
 )
 

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import json
+from collections.abc import AsyncIterator, Iterator
 
 from asgiref.sync import sync_to_async
 from django.contrib.auth import authenticate, login, logout, update_session_auth_hash
 from django.db import connection, transaction
-from django.http import HttpRequest, JsonResponse
+from django.http import HttpRequest, JsonResponse, StreamingHttpResponse
 
-from django_pglb import ignore_writes, replica_reads, routing_session, use_replicas
+from django_pglb import current_decisions, ignore_writes, replica_reads, routing_session, use_replicas
 
 from .models import Entry
 
@@ -88,6 +90,68 @@ def change_password(request: HttpRequest) -> JsonResponse:
 @replica_reads()
 def search(request: HttpRequest) -> JsonResponse:
     return JsonResponse({"count": Entry.objects.count()})
+
+
+# --- Streams: each step of `?steps=` is a chunk, which says what was read, from where and why ---
+
+
+def stream(request: HttpRequest) -> StreamingHttpResponse:
+    return StreamingHttpResponse(chunks(request.GET["steps"].split(","), request.GET.get("at_end")))
+
+
+async def stream_async(request: HttpRequest) -> StreamingHttpResponse:
+    return StreamingHttpResponse(async_chunks(request.GET["steps"].split(","), request.GET.get("at_end")))
+
+
+def chunks(steps: list[str], at_end: str | None) -> Iterator[str]:
+    try:
+        for step in steps:
+            if step == "stale":
+                with use_replicas():
+                    yield chunk("read")
+                    yield chunk("read")
+            elif step == "inner":
+                with routing_session(identity=("authorization", "Token inner")):
+                    yield chunk("write")
+            elif step == "transaction":
+                with transaction.atomic():
+                    yield chunk("read")
+            else:
+                yield chunk(step)
+    finally:
+        if at_end:
+            Entry.objects.create(text=at_end)
+
+
+async def async_chunks(steps: list[str], at_end: str | None) -> AsyncIterator[str]:
+    try:
+        for step in steps:
+            if step == "stale":
+                with use_replicas():
+                    yield await sync_to_async(chunk)("read")
+                    yield await sync_to_async(chunk)("read")
+            elif step == "inner":
+                async with routing_session(identity=("authorization", "Token inner")):
+                    yield await sync_to_async(chunk)("write")
+            elif step == "hang":
+                await asyncio.Event().wait()
+            else:
+                yield await sync_to_async(chunk)(step)
+    finally:
+        if at_end:
+            await Entry.objects.acreate(text=at_end)
+
+
+def chunk(step: str) -> str:
+    """Do one step; answer the newest text, and where the statements ran and why."""
+    if step == "fail":
+        raise RuntimeError("in the middle")
+    before = set(current_decisions())
+    if step == "write":
+        Entry.objects.create(text="streamed")
+    newest = Entry.objects.order_by("-pk").first()
+    served = [(alias, reason) for alias, reason, _ in set(current_decisions()) - before]
+    return json.dumps({"text": newest and newest.text, "served": served})
 
 
 # --- Work that goes on after the response ---
