@@ -13,7 +13,7 @@ import pytest
 from django_pglb.testing import Cluster
 
 from .served.client import Answer
-from .served.site import ROOT, GunicornSite, sees_replicas_online
+from .served.site import ROOT, GunicornSite, children_of, sees_replicas_online
 
 DATABASE = "site"
 REGISTER_READ = """
@@ -44,6 +44,22 @@ class ServedSite(GunicornSite):
         """Return how many reads of a register each host has run, by its own statistics."""
         aliases = {"default": self.cluster.primary, "replica1": self.cluster.replicas[0], "replica2": self.cluster.replicas[1]}
         return {alias: int(host.ask(REGISTER_READ)) for alias, host in aliases.items()}
+
+
+class AsgiSite(ServedSite):
+    """The test site under uvicorn, with two workers."""
+
+    def __init__(self, cluster: Cluster, *, environment: dict[str, str] | None = None) -> None:
+        super().__init__(cluster, application="asgi", environment={"SERVED_POOL": "1", **(environment or {})})
+
+    def worker_pids(self) -> set[int]:
+        # The master has another child, which looks after what they share.
+        return {pid for pid, command in children_of(self.master_pid).items() if "spawn_main" in command}
+
+    def _command(self) -> list[str]:
+        arguments = ["tests.served.serve_asgi", self._application, "--host", "127.0.0.1", "--port", str(self.port)]
+        arguments += ["--workers", str(self.workers), "--lifespan", "off", "--log-level", "warning", "--no-access-log"]
+        return [*arguments, "--timeout-keep-alive", "120", "--timeout-graceful-shutdown", "3"]
 
 
 def site_environment(cluster: Cluster) -> dict[str, str]:

@@ -75,8 +75,8 @@ class Clients:
 class Load(Clients):
     """Clients at work. `operations` and `failures` may be read at any time."""
 
-    def __init__(self, port: int, devices: Sequence[Device]) -> None:
-        super().__init__(port)
+    def __init__(self, port: int, devices: Sequence[Device], *, clients: int = CLIENTS) -> None:
+        super().__init__(port, clients)
         self.operations: list[Operation] = []
         self._devices = devices
 

@@ -14,6 +14,9 @@ WSGI_APPLICATION = "tests.served.wsgi.application"
 
 for _alias, _variable in {"default": "SERVED_PRIMARY", "replica1": "SERVED_REPLICA1", "replica2": "SERVED_REPLICA2"}.items():
     DATABASES[_alias].update(PORT=int(os.environ[_variable]), CONN_MAX_AGE=60)
+    if "SERVED_POOL" in os.environ:
+        # Under ASGI each request has a thread of its own, and what it leaves open nobody uses again.
+        DATABASES[_alias].update(CONN_MAX_AGE=0, OPTIONS={"pool": {"min_size": 1, "max_size": 24, "timeout": 30}})
 CACHES["default"]["LOCATION"] = os.environ["SERVED_REDIS"]
 
 # The interval that sites have: with a shorter one a topology would be fresher than in life.

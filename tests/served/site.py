@@ -45,13 +45,13 @@ class GunicornSite:
     def __enter__(self) -> Self:
         self._log = tempfile.TemporaryFile()
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "gunicorn", *self._arguments(), self._application],
+            [sys.executable, "-m", *self._command()],
             cwd=ROOT,
             env=self._environment,
             stdin=subprocess.DEVNULL,
             stdout=self._log,
             stderr=self._log,
-            # Ctrl-C is for the run, which ends gunicorn when its turn comes.
+            # Ctrl-C is for the run, which ends the server when its turn comes.
             start_new_session=True,
         )
         try:
@@ -85,7 +85,7 @@ class GunicornSite:
 
     def worker_pids(self) -> set[int]:
         """Return the pids of gunicorn's living workers, as the operating system knows them."""
-        return _children(self.master_pid)
+        return set(children_of(self.master_pid))
 
     def read_log(self) -> str:
         """Return what gunicorn and the site have logged so far."""
@@ -116,12 +116,21 @@ class GunicornSite:
     def _is_accepted_by_all(self, accepts: Callable[[Answer], bool]) -> bool:
         assert self._process is not None
         if self._process.poll() is not None:
-            raise RuntimeError(f"gunicorn has ended with {self._process.returncode}; its log:\n{self.read_log()}")
+            raise RuntimeError(f"the server has ended with {self._process.returncode}; its log:\n{self.read_log()}")
         accepted = {pid for pid, answer in self.ask_all_workers().items() if accepts(answer)}
         return len(accepted) == self.workers and accepted == self.worker_pids()
 
-    def _arguments(self) -> list[str]:
-        arguments = ["--config", "python:tests.served.gunicorn_conf", "--bind", f"127.0.0.1:{self.port}", "--workers", str(self.workers)]
+    def _command(self) -> list[str]:
+        arguments = [
+            "gunicorn",
+            self._application,
+            "--config",
+            "python:tests.served.gunicorn_conf",
+            "--bind",
+            f"127.0.0.1:{self.port}",
+            "--workers",
+            str(self.workers),
+        ]
         arguments += ["--worker-class", "gthread", "--threads", str(self.threads)] if self.threads > 1 else []
         return arguments + (["--preload"] if self._preload else [])
 
@@ -138,7 +147,8 @@ def sees_replicas_online(answer: Answer) -> bool:
     return answer.status == 200 and {answer.body["replica1"], answer.body["replica2"]} == {"online"}
 
 
-def _children(parent: int) -> set[int]:
-    listing = subprocess.run(["ps", "-A", "-o", "pid=,ppid="], capture_output=True, text=True, check=True).stdout
-    rows = (line.split() for line in listing.splitlines())
-    return {int(pid) for pid, ppid in rows if int(ppid) == parent}
+def children_of(parent: int) -> dict[int, str]:
+    """Return the pids of a process's living children, and what each runs, as the operating system knows them."""
+    listing = subprocess.run(["ps", "-A", "-ww", "-o", "pid=,ppid=,args="], capture_output=True, text=True, check=True).stdout
+    rows = (line.split(maxsplit=2) for line in listing.splitlines())
+    return {int(pid): " ".join(command) for pid, ppid, *command in rows if int(ppid) == parent}

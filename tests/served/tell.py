@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from typing import Any
 
+from asgiref.sync import iscoroutinefunction
 from django.http import HttpRequest, HttpResponse
+from django.utils.decorators import sync_and_async_middleware
 
 from django_pglb.core.routing_session import RoutingSession
 
@@ -13,14 +16,24 @@ WORKER = "X-Worker"
 BOUND = "X-Bound"
 
 
-def tell(get_response: Callable[[HttpRequest], HttpResponse]) -> Callable[[HttpRequest], HttpResponse]:
+@sync_and_async_middleware
+def tell(get_response: Callable[[HttpRequest], Any]) -> Callable[[HttpRequest], Any]:
     """Middleware, inside ours: adds the worker's pid, and whether a pointer bound the request's reads."""
 
-    def middleware(request: HttpRequest) -> HttpResponse:
-        response = get_response(request)
+    def told(request: HttpRequest, response: HttpResponse) -> HttpResponse:
         response[WORKER] = str(os.getpid())
         response[BOUND] = "yes" if _is_bound(getattr(request, "_pglb_routing", None)) else "no"
         return response
+
+    if iscoroutinefunction(get_response):
+
+        async def amiddleware(request: HttpRequest) -> HttpResponse:
+            return told(request, await get_response(request))
+
+        return amiddleware
+
+    def middleware(request: HttpRequest) -> HttpResponse:
+        return told(request, get_response(request))
 
     return middleware
 
