@@ -286,8 +286,10 @@ def _save_after_headers(routing: RoutingSession, *, may_have_written: bool = Fal
     was_seen = must_save(routing)
     if not (was_seen or may_have_written):
         return
+    # Who acts for nobody has nobody to bind; a unit inside a request has told that one.
+    must_bind = was_seen and routing.is_request and routing.outer is None
     for saved in save_now(routing, may_have_written=may_have_written):
-        if was_seen and saved.is_for_client and not saved.is_kept:
+        if must_bind and saved.is_for_client and not saved.is_kept:
             get_runtime().note_unkept(saved.primary)
 
 
