@@ -117,13 +117,17 @@ class job_session(routing_session):  # noqa: N801 - used like a function
     """Open the unit of work of a job whose message carried `text`, and which reads as `consistency` says.
 
     A text that was forged, damaged, or signed with another `SECRET_KEY` sends the job to the primary. Age does not matter: to compare
-    positions is free. Overrides that are in force where the job is run eagerly do not hold in it. Sync and async.
+    positions is free. Overrides that are in force where the job is run eagerly do not hold in it. Context manager and decorator,
+    sync and async.
     """
 
     def __init__(self, text: str | None, consistency: Consistency) -> None:
         super().__init__()
         self._text = text
         self._consistency = consistency
+
+    def _fresh(self) -> job_session:
+        return job_session(self._text, self._consistency)
 
     def _read_pointer(self) -> dict[str, Bound]:
         return {} if self._text is None else bounds_of_text(self._text)

@@ -113,7 +113,10 @@ class routing_session:  # noqa: N801 - used like a function
             yield routing
 
     def __call__(self, function: Callable[P, R]) -> Callable[P, R]:
-        return decorated(function, lambda: routing_session(identity=self._identity, pointer=self._pointer))
+        return decorated(function, self._fresh)
+
+    def _fresh(self) -> routing_session:
+        return routing_session(identity=self._identity, pointer=self._pointer)
 
     def _opening(self, routing: RoutingSession) -> Iterable[ScopeManager]:
         """Return what makes `routing` the unit of work, in the order of entering."""

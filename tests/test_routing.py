@@ -31,8 +31,10 @@ from django_pglb import (
 )
 from django_pglb.context import current_scope
 from django_pglb.core.decision import Reason
+from django_pglb.core.job import Consistency
 from django_pglb.core.lsn import Pointer
 from django_pglb.core.routing_session import UNBOUND, Bound, ClusterSession
+from django_pglb.jobs import job_session
 from django_pglb.signals import statement_routed
 
 from .fix_site import Served, Site
@@ -483,6 +485,13 @@ def test_overrides_stay_in_force_in_a_unit_inside() -> None:
     with use_primary(), routing_session():
         Entry.objects.count()
         assert where() == [("default", Reason.FORCED_PRIMARY)]
+
+
+def test_job_session_decorates_too() -> None:
+    """A decorated function gets the job's level, and none of the overrides that are in force where it is called."""
+    always = job_session(None, Consistency.ALWAYS)(current_scope)
+    with use_replicas(), ignore_writes():
+        assert (always().forced, always().ignore_writes) == ("primary", False)
 
 
 def test_abandoned_generator_leaves_later_units_alone() -> None:
