@@ -5,6 +5,7 @@
 3. Nothing acknowledged is lost; where a promotion loses what had not been replicated, nothing that was begun after it.
 4. Nothing is applied twice, and a register is as high as its tokens are many.
 5. Every error is one that the fault in force allows.
+6. Every run of a task finds what its publisher wrote, and every task that was published by an acknowledged write runs.
 
 What survived is what the final primary holds.
 """
@@ -17,7 +18,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from math import inf
 
-from .history import Operation, by_user
+from .history import Operation, TaskRun, by_user
 
 
 class Problem(StrEnum):
@@ -28,6 +29,7 @@ class Problem(StrEnum):
     LOST = "an acknowledged write is lost"
     TWICE = "a write was applied twice"
     UNBALANCED = "a register and its tokens differ"
+    TASK_MISSED = "a task missed its publisher's write"
     FORBIDDEN_ERROR = "an error that the fault does not allow"
 
 
@@ -144,6 +146,19 @@ def forbidden_errors(history: Iterable[Operation], is_allowed: Permission = noth
     """Return the requests that failed although the fault in force does not allow it."""
     failed = (operation for operation in history if operation.has_failed or operation.ended == inf)
     return [Violation(Problem.FORBIDDEN_ERROR, (operation,)) for operation in failed if not is_allowed(operation)]
+
+
+def missed_by_tasks(history: Iterable[Operation], runs: Iterable[TaskRun]) -> list[Violation]:
+    """Return the runs of tasks that did not find what their publisher wrote, with the write."""
+    writes = {token: operation for operation in history if operation.task for token in operation.tokens}
+    return [
+        Violation(Problem.TASK_MISSED, (writes[run.token],) if run.token in writes else (), str(run)) for run in runs if not run.has_found
+    ]
+
+
+def published_tokens(history: Iterable[Operation]) -> list[str]:
+    """Return what tasks that certainly were published must find."""
+    return [operation.tokens[-1] for operation in history if operation.task and operation.is_acknowledged]
 
 
 def bound_reads(history: Iterable[Operation]) -> list[Operation]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from math import inf
 from pathlib import Path
@@ -40,6 +40,8 @@ class Operation:
     reasons: tuple[str, ...] = ()
     is_bound: bool = False
     worker: str = ""
+    task: str = ""
+    """The level of the task that a write publishes, which must find the last of its tokens."""
 
     @property
     def is_acknowledged(self) -> bool:
@@ -83,6 +85,30 @@ class Operation:
         )
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaskRun:
+    """One run of a task that looked for the token of its publisher. One that is delivered again runs again."""
+
+    token: str
+    level: str
+    has_found: bool
+    hosts: tuple[str, ...] = ()
+    reasons: tuple[str, ...] = ()
+    came_again: bool = False
+    redelivered: bool = False
+    """The worker that had its message before has died."""
+    worker: str = ""
+
+    @property
+    def is_on_replicas(self) -> bool:
+        return bool(self.hosts) and "default" not in self.hosts
+
+    def __str__(self) -> str:
+        where = ", ".join(f"{host} ({reason})" for host, reason in zip(self.hosts, self.reasons, strict=True)) or "nowhere known"
+        again = ", came again" if self.came_again else ""
+        return f"{self.level} task for {self.token} at {where}, worker {self.worker or '?'}{again}"
+
+
 INVOCATION_FIELDS = ("number", "client", "user", "device", "kind", "is_write", "started")
 
 
@@ -121,6 +147,10 @@ class HistoryFile:
         """Note something that is no request: the fault, the seed."""
         self._write({"type": "note", **what})
 
+    def flush(self) -> None:
+        """Let whoever reads the file see everything so far."""
+        self._file.flush()
+
     def _write(self, entry: dict[str, object]) -> None:
         line = json.dumps(entry) + "\n"
         with self._lock:
@@ -137,9 +167,17 @@ def read_history(path: Path) -> list[Operation]:
     return list(found.values())
 
 
-def _operation(entry: dict[str, Any]) -> Operation:
-    lists = {name: tuple(value) for name, value in entry.items() if isinstance(value, list)}
-    return Operation(**{name: value for name, value in {**entry, **lists}.items() if name != "type"})
+def task_run(entry: Mapping[str, Any]) -> TaskRun:
+    """Return what a worker has noted in JSON."""
+    return TaskRun(**_with_tuples(entry))
+
+
+def _operation(entry: Mapping[str, Any]) -> Operation:
+    return Operation(**{name: value for name, value in _with_tuples(entry).items() if name != "type"})
+
+
+def _with_tuples(entry: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: tuple(value) if isinstance(value, list) else value for name, value in entry.items()}
 
 
 def by_user(operations: Iterable[Operation]) -> Iterator[list[Operation]]:

@@ -15,10 +15,12 @@ from .checker import (
     doubled_writes,
     forbidden_errors,
     lost_writes,
+    missed_by_tasks,
     missed_own_writes,
+    published_tokens,
 )
 from .faults import Fault
-from .history import Operation, by_user
+from .history import Operation, TaskRun, by_user
 from .statistics import percentile
 
 LEAST_BOUND_READS = 300
@@ -54,6 +56,10 @@ class Result:
     final: FinalState
     fault: Fault
     leaks: Sequence[str] = ()
+    runs: Sequence[TaskRun] = ()
+    """Of the tasks that were published, if any."""
+    least_on_replicas: float = 0.0
+    """Which part of them must be answered by replicas."""
     must_find: Problem | None = None
     """How the checker must catch the site, if that is a control."""
     missed: list[Violation] = field(init=False)
@@ -62,6 +68,7 @@ class Result:
     excused: list[Violation] = field(init=False)
     twice: list[Violation] = field(init=False)
     forbidden: list[Violation] = field(init=False)
+    missed_by_tasks: list[Violation] = field(init=False)
     bound: int = field(init=False)
     complaints: list[str] = field(init=False)
 
@@ -74,12 +81,41 @@ class Result:
         self.lost = [violation for violation in lost if violation not in self.excused]
         self.twice = doubled_writes(history, final)
         self.forbidden = forbidden_errors(history, self._permission())
+        self.missed_by_tasks = missed_by_tasks(history, self.runs)
         self.bound = len(bound_reads(history))
-        self.complaints = [*fault.complaints(history, final), *self.leaks]
+        self.complaints = [*fault.complaints(history, final), *self.leaks, *self._complaints_of_tasks()]
         if self.bound < LEAST_BOUND_READS:
             self.complaints.append(f"only {self.bound} reads were bound by a pointer, not {LEAST_BOUND_READS} at least")
         if fault.unseen or not fault.evidence:
             self.complaints.append(f"the servers' own counters do not show the fault: {'; '.join(fault.unseen) or 'nothing was looked at'}")
+
+    def _complaints_of_tasks(self) -> Iterable[str]:
+        lost = self.lost_tasks
+        if len(lost) > self.fault.lost_messages:
+            yield f"{len(lost)} tasks were published and never run, not {self.fault.lost_messages} at most: {', '.join(lost[:SHOWN])}"
+        if self.runs and self._on_replicas < self.least_on_replicas:
+            yield f"replicas answered {self._on_replicas:.0%} of the tasks, not {self.least_on_replicas:.0%} at least"
+
+    @property
+    def lost_tasks(self) -> list[str]:
+        """What the tasks that were published but never run were to find."""
+        run = {run.token for run in self.runs}
+        return [token for token in published_tokens(self.history) if token not in run]
+
+    @property
+    def _on_replicas(self) -> float:
+        return sum(run.is_on_replicas for run in self.runs) / max(1, len(self.runs))
+
+    @property
+    def _told_of_tasks(self) -> list[str]:
+        if not self.runs:
+            return []
+        again, redelivered = (sum(getattr(run, name) for run in self.runs) for name in ("came_again", "redelivered"))
+        return [
+            f"{len(published_tokens(self.history))} tasks ran {len(self.runs)} times, {self._on_replicas:.0%} on replicas",
+            f"{again} runs after they had come again, {redelivered} redelivered",
+            f"{len(self.missed_by_tasks)} missed their write, {len(self.lost_tasks)} tasks were lost",
+        ]
 
     def _permission(self) -> Permission:
         allowances = tuple(self.fault.allowances())
@@ -100,12 +136,12 @@ class Result:
     def violations(self) -> list[Violation]:
         """What breaks a promise of this mode."""
         backwards = self.backwards if self.mode == "monotonic" else []
-        return [*self.missed, *backwards, *self.lost, *self.twice, *self.forbidden]
+        return [*self.missed, *backwards, *self.lost, *self.twice, *self.forbidden, *self.missed_by_tasks]
 
     @property
     def has_failed(self) -> bool:
         if self.must_find is not None:
-            return all(violation.problem is not self.must_find for violation in (*self.missed, *self.backwards))
+            return all(violation.problem is not self.must_find for violation in (*self.missed, *self.backwards, *self.missed_by_tasks))
         return bool(self.violations or self.complaints)
 
     @property
@@ -137,7 +173,7 @@ class Result:
             str(len(self.twice)),
             times,
             self.verdict,
-            "; ".join(self.fault.evidence),
+            "; ".join([*self.fault.evidence, *self._told_of_tasks]),
         ]
 
     def describe(self) -> Iterable[str]:

@@ -7,6 +7,8 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
+from django_pglb.core.job import Consistency
+
 from .chaos import Chaos
 from .checker import Problem
 from .faults import (
@@ -16,12 +18,14 @@ from .faults import (
     Promotion,
     RedisFrozen,
     RedisKilled,
+    ReplayDelayed,
     ReplayHeld,
     ReplicaFrozen,
     ReplicaRewound,
     ReplicasKilled,
     RepliesLost,
     SplitBrain,
+    WorkersKilled,
 )
 from .faults.base import CHAOS_STICKY_SECONDS
 from .workload import READ_KINDS
@@ -66,6 +70,12 @@ class Scenario:
     """How far each replica is behind all the time. They differ, and one is slower than users are: else nobody would be caught."""
     options: Mapping[str, object] = field(default_factory=dict)
     """Keys of `PGLB["default"]` that differ from their defaults."""
+    task_levels: tuple[Consistency, ...] = ()
+    """Each write publishes a task of one of these, for Celery workers that the run has then."""
+    least_on_replicas: float = 0.0
+    """Which part of the tasks must be answered by replicas."""
+    is_short: bool = True
+    """Whether it is among those of the short run."""
     run_seconds: float | None = None
     """How long a full run takes, where that is not what the command line says."""
     control: Control | None = None
@@ -149,6 +159,21 @@ SCENARIOS = {
             make=RepliesLost,
         ),
         Scenario(
+            name="task-workers-killed",
+            title="tasks: replay delayed by 2 s, workers killed and restarted",
+            make=lambda world, _: WorkersKilled(world, delay_seconds=2.0),
+            task_levels=(Consistency.STICKY, Consistency.DELAYED),
+        ),
+        Scenario(
+            name="tasks-delayed",
+            title="tasks: `delayed`, replay 0.3 s behind",
+            make=lambda world, _: ReplayDelayed(world, delay_seconds=0.3),
+            lag_seconds=(0.3, 0.3),
+            task_levels=(Consistency.DELAYED,),
+            least_on_replicas=0.8,
+            is_short=False,
+        ),
+        Scenario(
             name="random",
             title="random nemesis",
             make=Chaos,
@@ -162,6 +187,14 @@ SCENARIOS = {
             title="control: pointers switched off, replay held",
             make=lambda world, _: ReplayHeld(world),
             control=Control(mode="eventual", must_find=Problem.MISSED_OWN_WRITE),
+        ),
+        Scenario(
+            name="control-tasks",
+            title="control: tasks without pointers, replay delayed by 2 s",
+            make=lambda world, _: ReplayDelayed(world, delay_seconds=2.0),
+            task_levels=(Consistency.STICKY, Consistency.DELAYED),
+            control=Control(mode="eventual", must_find=Problem.TASK_MISSED),
+            is_short=False,
         ),
         Scenario(
             name="control-cookie-pin",

@@ -8,7 +8,7 @@ import os
 from example_project.settings import *  # noqa: F403 - the same site, elsewhere
 from example_project.settings import DATABASES, INSTALLED_APPS, MIDDLEWARE, PGLB
 
-INSTALLED_APPS += ["tests.served", "tests.consistency"]
+INSTALLED_APPS += ["tests.served", "tests.consistency", "django_pglb.contrib.celery"]
 MIDDLEWARE.insert(1, "tests.served.tell.tell")
 MIDDLEWARE += ["tests.consistency.views.TellError"]
 ROOT_URLCONF = "tests.consistency.urls"

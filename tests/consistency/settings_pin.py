@@ -6,6 +6,7 @@ from .settings import *  # noqa: F403 - the same site, balanced by somebody else
 from .settings import DATABASES, INSTALLED_APPS, MIDDLEWARE
 
 INSTALLED_APPS.remove("django_pglb")
+INSTALLED_APPS.remove("django_pglb.contrib.celery")
 MIDDLEWARE[0] = "multidb.middleware.PinningRouterMiddleware"
 DATABASE_ROUTERS = ["multidb.PinningReplicaRouter"]
 REPLICA_DATABASES = ["replica1", "replica2"]

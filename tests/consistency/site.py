@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 
 from django_pglb.testing import wait_until
@@ -21,8 +20,7 @@ BYSTANDER = BROWSER_USERS
 class ConsistencySite(GunicornSite):
     """The site under gunicorn. With our package it is ready when every worker sees both replicas online, and they answer."""
 
-    def __init__(self, world: World, settings: str, mode: str, options: Mapping[str, object]) -> None:
-        environment = world.environment(settings, CONSISTENCY_MODE=mode, CONSISTENCY_OPTIONS=json.dumps(options))
+    def __init__(self, world: World, settings: str, environment: Mapping[str, str]) -> None:
         super().__init__("tests.consistency.wsgi:application", environment, workers=WORKERS, threads=THREADS)
         self._world = world
         self._is_ours = settings == OURS

@@ -18,14 +18,16 @@ from .checker import (
     doubled_writes,
     forbidden_errors,
     lost_writes,
+    missed_by_tasks,
     missed_own_writes,
+    published_tokens,
 )
 from .faults import Allowance, Fault, Reads
 from .faults.network import RepliesLost
 from .faults.primary import Promotion
 from .faults.redis import RedisFrozen, waiting_per_worker
 from .faults.replicas import ReplicaFrozen
-from .history import HistoryFile, Operation, read_history
+from .history import HistoryFile, Operation, TaskRun, read_history, task_run
 from .proxy import LostReply
 from .result import LEAST_BOUND_READS, Result, table
 from .statistics import percentile
@@ -224,6 +226,68 @@ def test_read_that_has_delivered_rows_may_fail() -> None:
     """It cannot go on elsewhere; one that has delivered none can."""
     after, before = read(1, status=500, error=f"{ROWS_DELIVERED} OperationalError"), read(2, status=500, error="OperationalError")
     assert [violation.operations for violation in result([after, before], final()).forbidden] == [(before,)]
+
+
+# --- Tasks ---
+
+
+def ran(token: str, **more: Any) -> TaskRun:
+    return TaskRun(**{"token": token, "level": "sticky", "has_found": True, "hosts": ("replica1",), "reasons": ("replica",), **more})
+
+
+PUBLISHED = [write(1, 2, "a", "a.hook", task="sticky"), write(3, 4, "b", task="delayed")]
+
+
+def test_finds_tasks_that_miss_their_publishers_write() -> None:
+    """Each run counts, also one of a task that has found it before; the write and the run are shown."""
+    runs = [ran("a.hook"), ran("a.hook", has_found=False, worker="7"), ran("b", hosts=("default",), reasons=("behind",))]
+    (violation,) = missed_by_tasks(PUBLISHED, runs)
+    assert violation.problem is Problem.TASK_MISSED
+    assert violation.operations == (PUBLISHED[0],)
+    assert violation.detail == "sticky task for a.hook at replica1 (replica), worker 7"
+    assert result(PUBLISHED, final("a", "a.hook", "b"), runs=runs).violations == [violation]
+    assert missed_by_tasks(PUBLISHED, [ran("a.hook"), ran("b")]) == []
+
+
+def test_task_is_due_when_its_publisher_was_answered() -> None:
+    """It looks for what was written last; what a write that failed has published nobody knows."""
+    failed = write(5, 6, "c", task="sticky", status=500)
+    assert published_tokens([*PUBLISHED, failed, write(7, 8, "d")]) == ["a.hook", "b"]
+
+
+def test_task_that_never_ran_fails_a_run() -> None:
+    """But for one message for each worker that was killed: it may just have been taken out of the broker."""
+    fault = Calm()
+    judged = result(PUBLISHED, final("a", "a.hook", "b"), fault, runs=[ran("b")])
+    assert judged.lost_tasks == ["a.hook"]
+    assert "1 tasks were published and never run, not 0 at most: a.hook" in judged.complaints
+    fault.lost_messages = 1
+    assert not any("never run" in each for each in result(PUBLISHED, final("a", "a.hook", "b"), fault, runs=[ran("b")]).complaints)
+
+
+def test_replicas_must_answer_their_part_of_the_tasks() -> None:
+    """Where the scenario asks for it."""
+    runs = [ran("b", hosts=("default",), reasons=("behind",)), *[ran("a.hook")] * 3]
+    complaint = "replicas answered 75% of the tasks, not 80% at least"
+    assert complaint in result(PUBLISHED, final(), runs=runs, least_on_replicas=0.8).complaints
+    assert complaint not in result(PUBLISHED, final(), runs=[*runs, ran("a.hook")], least_on_replicas=0.8).complaints
+    assert complaint not in result(PUBLISHED, final(), runs=runs).complaints
+
+
+def test_control_of_tasks_must_be_caught() -> None:
+    """By a task that misses its publisher's write, and by nothing else."""
+    missed = result(PUBLISHED, final("a", "a.hook", "b"), runs=[ran("b", has_found=False)], must_find=Problem.TASK_MISSED)
+    assert missed.verdict == "caught"
+    assert result(PUBLISHED, final("a", "a.hook", "b"), runs=[ran("b")], must_find=Problem.TASK_MISSED).verdict == "NOT CAUGHT"
+
+
+def test_row_tells_of_the_tasks() -> None:
+    """As evidence; and a worker's note is read as what it was."""
+    noted = {"token": "b", "level": "delayed", "has_found": True, "hosts": ["replica1"], "reasons": ["replica"], "came_again": True}
+    assert result(PUBLISHED, final("a", "a.hook", "b"), runs=[task_run(noted)]).row()[-1] == (
+        "seen; 2 tasks ran 1 times, 100% on replicas; 1 runs after they had come again, 0 redelivered;"
+        " 0 missed their write, 1 tasks were lost"
+    )
 
 
 # --- What makes a run worthless ---

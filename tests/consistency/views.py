@@ -25,6 +25,11 @@ def write(request: HttpRequest, kind: str) -> HttpResponse:
     if user_id is None:
         return JsonResponse({}, status=401)
     WRITES[kind](user_id, request.POST["token"])
+    if level := request.POST.get("task"):
+        # Imported here: the controls without our package have no tasks.
+        from .tasks import publish
+
+        publish(level, request.POST["token"] + (HOOK if kind == "hook" else ""))
     return JsonResponse({})
 
 

@@ -42,14 +42,17 @@ READ_KINDS: Mapping[str, float] = {"orm": 5, "iterator": 2, "raw": 2, "slow": 0.
 class Workload(Clients):
     """Two browsers for each of some users, and programs of others, shared by all clients.
 
-    Every choice of a client comes from `seed` and its number.
+    Every choice of a client comes from `seed` and its number. Each write publishes a task of one of `task_levels`, if there are any.
     """
 
-    def __init__(self, port: int, history: HistoryFile, *, seed: int, read_kinds: Mapping[str, float] = READ_KINDS) -> None:
+    def __init__(
+        self, port: int, history: HistoryFile, *, seed: int, read_kinds: Mapping[str, float] = READ_KINDS, task_levels: Sequence[str] = ()
+    ) -> None:
         super().__init__(port, CLIENTS)
         self._history = history
         self._weighted_reads = list(read_kinds), list(read_kinds.values())
         self._choices = [random.Random(f"{seed}:{client}") for client in range(CLIENTS)]
+        self._task_levels = task_levels
         self._numbers = itertools.count(1)
         self._quiet_from = inf
         self._browsers: Sequence[Device] = sign_in_everybody(port, BROWSER_USERS)
@@ -80,6 +83,7 @@ class Workload(Clients):
             kind=kind,
             is_write=is_write,
             tokens=_tokens_of(number, kind) if is_write else (),
+            task=self._task_levels[number % len(self._task_levels)] if is_write and self._task_levels else "",
             started=time.monotonic(),
         )
 
@@ -99,7 +103,8 @@ class Workload(Clients):
         """Send the request, and return what became of it."""
         try:
             if operation.is_write:
-                answer = wire.request("POST", f"/write/{operation.kind}/", device, token=operation.tokens[0])
+                task = {"task": operation.task} if operation.task else {}
+                answer = wire.request("POST", f"/write/{operation.kind}/", device, token=operation.tokens[0], **task)
             else:
                 answer = wire.request("GET", f"/read/{operation.kind}/?follow={username(FOLLOWED[device.user])}", device)
         except (OSError, HTTPException, ValueError) as error:

@@ -19,6 +19,7 @@ from tests.served.site import ROOT
 
 from .checker import FinalState
 from .proxy import Proxy, ProxyLoop
+from .workers import Workers
 
 OURS = "tests.consistency.settings"
 DATABASE = ROLE = "guestbook"
@@ -49,6 +50,8 @@ class World:
         self.cluster = Cluster(replicas=2, redis=True)
         self.proxies: dict[str, Proxy] = {}
         self._lasting_keys: dict[bytes, bytes] = {}
+        self.workers: Workers | None = None
+        """Those of the site's tasks, while a run has some."""
         self._stack = contextlib.ExitStack()
 
     def __enter__(self) -> Self:
@@ -81,8 +84,18 @@ class World:
     def environment(self, settings: str = OURS, **more: str) -> dict[str, str]:
         """Return the environment in which the site finds these servers."""
         ports = ",".join(str(self.proxies[host.name].port) for host in self.cluster.hosts)
-        ours = {"CONSISTENCY_PORTS": ports, "CONSISTENCY_REDIS": self.cluster.redis.url, "DJANGO_SETTINGS_MODULE": settings}
+        ours = {
+            "CONSISTENCY_PORTS": ports,
+            "CONSISTENCY_REDIS": self.cluster.redis.url,
+            "CONSISTENCY_BROKER": self._broker,
+            "DJANGO_SETTINGS_MODULE": settings,
+        }
         return {**os.environ, **ours, **more}
+
+    @property
+    def _broker(self) -> str:
+        """Where messages go: the same Redis, in another database than what is remembered for users."""
+        return self.cluster.redis.url.removesuffix("/0") + "/1"
 
     @contextlib.contextmanager
     def redis_client(self, timeout: float = 5.0) -> Iterator[redis.Redis]:

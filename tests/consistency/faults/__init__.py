@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from .base import Allowance, Fault, Reads
+from .jobs import ReplayDelayed, WorkersKilled
 from .network import HostCut, HostSlow, RepliesLost
 from .primary import PrimaryFrozen, PrimaryKilled, PrimaryRestarted, Promotion, SplitBrain
 from .redis import RedisFrozen, RedisKilled
@@ -21,10 +22,12 @@ __all__ = [
     "Reads",
     "RedisFrozen",
     "RedisKilled",
+    "ReplayDelayed",
     "ReplayHeld",
     "ReplicaFrozen",
     "ReplicaRewound",
     "ReplicasKilled",
     "RepliesLost",
     "SplitBrain",
+    "WorkersKilled",
 ]

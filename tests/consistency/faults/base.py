@@ -60,6 +60,8 @@ class Fault:
     """
 
     name = ""
+    lost_messages = 0
+    """How many messages of tasks the broker may have lost because of it."""
 
     def __init__(self, world: World) -> None:
         self.world = world
