@@ -11,7 +11,7 @@ from django.core.exceptions import ImproperlyConfigured
 from django.core.signals import setting_changed
 
 from .core.config import Config
-from .core.config_parser import find_settings_not_offered, find_unknown_settings, parse, parse_enabled
+from .core.config_parser import find_unknown_settings, parse, parse_enabled, parse_task_consistency
 from .core.job import Consistency
 from .core.pointer_header import parse_pointer_header
 
@@ -65,17 +65,12 @@ def read() -> tuple[Config, tuple[Problem, ...]]:
     """Return the settings as far as they are usable, and what is wrong with them. Reads anew at each call."""
     enabled, problems = parse_enabled(getattr(settings, "PGLB_ENABLED", True))
     raw = getattr(settings, "PGLB", {})
-    config, found = parse(
-        raw,
-        enabled=enabled,
-        debug=bool(settings.DEBUG),
-        database_aliases=tuple(settings.DATABASES),
-        task_consistency=getattr(settings, "PGLB_TASK_CONSISTENCY", Consistency.ALWAYS),
-    )
+    config, found = parse(raw, enabled=enabled, debug=bool(settings.DEBUG), database_aliases=tuple(settings.DATABASES))
     if enabled:
         header, wrong_header = parse_pointer_header(getattr(settings, "PGLB_POINTER_HEADER", None))
-        config = replace(config, pointer_header=header)
-        problems += wrong_header + find_settings_not_offered(dir(settings)) + find_unknown_settings(dir(settings))
+        level, wrong_level = parse_task_consistency(getattr(settings, "PGLB_TASK_CONSISTENCY", Consistency.ALWAYS))
+        config = replace(config, pointer_header=header, task_consistency=level)
+        problems += wrong_header + wrong_level + find_unknown_settings(dir(settings))
     return config, problems + found
 
 

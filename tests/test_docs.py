@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from django_pglb.core.config import ClusterConfig, ReplicaConfig, StoreConfig
-from django_pglb.core.config_keys import KEY_NAMES, KEYS, REPLICA_KEYS, SETTINGS_NOT_OFFERED, STORE_OPTIONS
+from django_pglb.core.config_keys import KEY_NAMES, KEYS, REPLICA_KEYS, STORE_OPTIONS
 from django_pglb.core.config_parser import parse
 from django_pglb.core.decision import Reason
 from django_pglb.core.problem import CheckId
@@ -71,12 +71,6 @@ def test_documented_stores_are_ours() -> None:
     """The table below STORE has our stores with their options."""
     documented = {name: tuple(re.findall(r"\w+", options)) for name, options, *_ in rows(section(SETTINGS, "### `STORE`"))}
     assert documented == STORE_OPTIONS
-
-
-def test_documented_reserved_names_are_refused() -> None:
-    """The list of what this version lacks is complete."""
-    listed = set(re.findall(r"^- `(.*)`$", section(SETTINGS, "## Not in this version"), re.MULTILINE))
-    assert listed == set(SETTINGS_NOT_OFFERED)
 
 
 def test_documented_settings_are_acceptable() -> None:

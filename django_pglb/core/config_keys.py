@@ -183,7 +183,6 @@ REPLICAS: Final = "REPLICAS"
 KEY_NAMES: Final = (REPLICAS, *(key.name for key in KEYS))
 
 KNOWN_SETTINGS: Final = ("PGLB", "PGLB_ENABLED", "PGLB_POINTER_HEADER", "PGLB_TASK_CONSISTENCY")
-SETTINGS_NOT_OFFERED: Final[tuple[str, ...]] = ()
 
 # The options of our own stores, which others may extend.
 STORE_OPTIONS: Final = {"django_pglb.stores.CacheStore": ("CACHE",), "django_pglb.stores.CookieStore": ()}

@@ -17,7 +17,6 @@ from .config_keys import (
     KNOWN_SETTINGS,
     REPLICA_KEYS,
     REPLICAS,
-    SETTINGS_NOT_OFFERED,
     Place,
     choice,
 )
@@ -34,10 +33,8 @@ LONGEST_REQUEST_SECONDS: Final = 10
 EXAMPLE: Final = 'Write PGLB = {"default": {"REPLICAS": ["replica1"]}}: the primary\'s alias, and the aliases of its replicas.'
 
 
-def parse(
-    raw: object, *, enabled: bool, debug: bool, database_aliases: Collection[str], task_consistency: object = Consistency.ALWAYS
-) -> tuple[Config, tuple[Problem, ...]]:
-    """Return the configuration that `raw`, the `PGLB` setting, and `PGLB_TASK_CONSISTENCY` describe, and what is wrong with it.
+def parse(raw: object, *, enabled: bool, debug: bool, database_aliases: Collection[str]) -> tuple[Config, tuple[Problem, ...]]:
+    """Return the configuration that `raw`, the `PGLB` setting, describes, and what is wrong with it.
 
     With `enabled` false nothing is looked at: the switch must work whatever state the settings are in.
     """
@@ -52,8 +49,7 @@ def parse(
     found = [parsing.cluster(primary, options, place.inside(primary)) for primary, options in raw.items()]
     clusters = {cluster.primary: cluster for cluster in found if cluster is not None}
     _compare_identities(clusters, place)
-    level = choice(*Consistency)(task_consistency, Place("PGLB_TASK_CONSISTENCY", problems))
-    return Config(clusters=clusters, task_consistency=Consistency.ALWAYS if level is DEFAULT else Consistency(level)), tuple(problems)
+    return Config(clusters=clusters), tuple(problems)
 
 
 def parse_enabled(raw: object) -> tuple[bool, tuple[Problem, ...]]:
@@ -64,13 +60,11 @@ def parse_enabled(raw: object) -> tuple[bool, tuple[Problem, ...]]:
     return True, (Problem(CheckId.ENABLED_NOT_A_BOOL, message, HOW_TO_CONVERT_BOOL if isinstance(raw, str) else ""),)
 
 
-def find_settings_not_offered(names: Collection[str]) -> tuple[Problem, ...]:
-    """Return a problem for each of the project's settings (`names`) that only a later version will know."""
-    return tuple(
-        Problem(CheckId.NOT_OFFERED, f"{name}: this version does not offer it yet.", "Remove it.")
-        for name in SETTINGS_NOT_OFFERED
-        if name in names
-    )
+def parse_task_consistency(raw: object) -> tuple[Consistency, tuple[Problem, ...]]:
+    """Return what `PGLB_TASK_CONSISTENCY` says; the default if it cannot be read."""
+    problems: list[Problem] = []
+    level = choice(*Consistency)(raw, Place("PGLB_TASK_CONSISTENCY", problems))
+    return Consistency.ALWAYS if level is DEFAULT else Consistency(level), tuple(problems)
 
 
 def find_unknown_settings(names: Collection[str]) -> tuple[Problem, ...]:
@@ -78,7 +72,7 @@ def find_unknown_settings(names: Collection[str]) -> tuple[Problem, ...]:
     return tuple(
         Problem(CheckId.UNKNOWN_SETTING, f"{name}: not a setting of django-pglb{did_you_mean(name, KNOWN_SETTINGS) or '.'}", "Correct it.")
         for name in names
-        if name.startswith("PGLB") and name not in (*KNOWN_SETTINGS, *SETTINGS_NOT_OFFERED)
+        if name.startswith("PGLB") and name not in KNOWN_SETTINGS
     )
 
 

@@ -25,7 +25,7 @@ class CheckId(StrEnum):
     WRONG_TYPE = "E005"
     OUT_OF_RANGE = "E006"
     NOT_A_CHOICE = "E007"
-    NOT_OFFERED = "E008"
+    HEADER_NOT_A_NAME = "E008"
     ENABLED_NOT_A_BOOL = "E009"
     # REPLICAS
     REPLICAS_MISSING = "E010"
@@ -59,10 +59,9 @@ class CheckId(StrEnum):
     # Jobs
     NO_TASK_LEVEL = "E035"
     # PGLB_POINTER_HEADER
-    HEADER_NOT_A_NAME = "E036"
-    HEADER_IS_TAKEN = "E037"
+    HEADER_IS_TAKEN = "E036"
     # The page cache
-    PAGE_CACHE_ABOVE_MIDDLEWARE = "E038"
+    PAGE_CACHE_ABOVE_MIDDLEWARE = "E037"
 
     NOT_CONFIGURED = "W001"
     POINTER_TOO_SHORT = "W002"
@@ -77,7 +76,7 @@ class CheckId(StrEnum):
     SAME_SERVER = "W011"
     UNKNOWN_SETTING = "W012"
     STORE_EVICTS = "W013"
-    PAGE_CACHE_NOT_OURS = "W015"
+    PAGE_CACHE_NOT_OURS = "W014"
 
 
 class Problem(NamedTuple):

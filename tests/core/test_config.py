@@ -14,8 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from django_pglb.core.config import ClusterConfig, Config, ReplicaConfig, StoreConfig
-from django_pglb.core.config_keys import KEY_NAMES, KEYS, REPLICA_KEYS, SETTINGS_NOT_OFFERED
-from django_pglb.core.config_parser import find_settings_not_offered, parse, parse_enabled
+from django_pglb.core.config_keys import KEY_NAMES, KEYS, REPLICA_KEYS
+from django_pglb.core.config_parser import parse, parse_enabled
 from django_pglb.core.problem import CheckId, Problem, did_you_mean, shown
 
 ALIASES = ("default", "replica1", "replica2", "analytics")
@@ -209,13 +209,6 @@ def test_unknown_key_is_named_with_its_nearest(typed: str, message: str) -> None
     problem = problem_of(**{typed: 1})
     assert (problem.id, problem.message) == (CheckId.UNKNOWN_KEY, message)
     assert all(name in problem.hint for name in KEY_NAMES)
-
-
-def test_settings_that_this_version_lacks_are_refused() -> None:
-    """The same for settings beside PGLB, and only for those that are there."""
-    found = find_settings_not_offered(["DEBUG", *SETTINGS_NOT_OFFERED])
-    assert [problem.message.partition(":")[0] for problem in found] == list(SETTINGS_NOT_OFFERED)
-    assert find_settings_not_offered(["DEBUG"]) == ()
 
 
 # --- REPLICAS ---
