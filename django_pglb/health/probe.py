@@ -110,6 +110,10 @@ class Link:
         if self._turn:
             params = await beginning_with(self._turn, params, self._timeout * LOOKUP_SHARE)
         connection = await psycopg.AsyncConnection.connect(make_conninfo(**params), autocommit=True, prepare_threshold=None)
+        if asyncio.current_task() is not self._task:
+            # Severed meanwhile. psycopg uses `asyncio.wait_for`, which may lose a cancellation before Python 3.12.
+            connection.pgconn.finish()
+            raise asyncio.CancelledError
         self._connection, self._may_read_control_data = connection, True
         return connection
 

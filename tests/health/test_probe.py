@@ -175,3 +175,29 @@ def test_starved_process_waits_for_an_answer_that_comes_late(healed_cluster: Clu
         return await link.probe(0.2)
 
     assert isinstance(look(target_of(replica), during=starve_while_frozen), Probe)
+
+
+def test_host_is_let_go_of_although_the_cancellation_is_lost(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A connection that comes about after the link was severed is nobody's: it is ended, and no probe runs on it."""
+    connect = psycopg.AsyncConnection.connect
+    made: list[psycopg.AsyncConnection[Any]] = []
+
+    async def deaf_to_cancellation(*args: Any, **kwargs: Any) -> psycopg.AsyncConnection[Any]:
+        connecting = asyncio.create_task(connect(*args, **kwargs))
+        try:
+            made.append(await asyncio.shield(connecting))
+        except asyncio.CancelledError:
+            made.append(await connecting)
+        return made[0]
+
+    async def sever_while_connecting(link: Link) -> Outcome:
+        probing = asyncio.create_task(link.probe())
+        await asyncio.sleep(0)  # the probe begins its task, which begins to connect
+        await asyncio.sleep(0)
+        link.sever()
+        return await probing
+
+    monkeypatch.setattr(psycopg.AsyncConnection, "connect", deaf_to_cancellation)
+    outcome = look(target_of(cluster.primary), during=sever_while_connecting)
+    assert isinstance(outcome, Failure)
+    assert [connection.closed for connection in made] == [True]
