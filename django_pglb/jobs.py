@@ -84,13 +84,17 @@ def _bound_for_job(runtime: Runtime, routing: RoutingSession | None, primary: st
         return UNBOUND  # what the running test case forbids was neither written nor read
     if connection.pglb_transaction_is_open or _get_running_loop() is not None:
         return _primary_only(runtime, primary)
-    bound, cluster = UNBOUND, ClusterSession(primary)
-    if routing is not None:
-        bound, cluster = bound_to_export(runtime, routing, primary), routing.cluster(primary)
-    elif runtime.last_use(primary):
-        # Without a unit of work nobody knows what this thread wrote. The process knows whether it used the primary at all.
-        bound = capture_bound_once(runtime, cluster)
-    return bound.merged(capture_bound(runtime, cluster)) if after_others else bound
+    if routing is not None and not after_others:
+        return bound_to_export(runtime, routing, primary)
+    # Without a unit of work nobody knows what this thread wrote. The process knows whether it used the primary at all.
+    if routing is None and not (after_others or runtime.last_use(primary)):
+        return UNBOUND
+    bound = UNBOUND if routing is None else bound_to_export(runtime, routing, primary)
+    if primary in runtime.primaries_known_to_be_down():
+        # It may be no concern of this job, which must not be held up by one that hangs.
+        return bound.merged(_primary_only(runtime, primary))
+    cluster = ClusterSession(primary) if routing is None else routing.cluster(primary)
+    return bound.merged((capture_bound if after_others else capture_bound_once)(runtime, cluster))
 
 
 def _primary_only(runtime: Runtime, primary: str) -> Bound:

@@ -31,8 +31,10 @@ from django_pglb import (
     use_replicas,
 )
 from django_pglb.core.decision import Reason
+from django_pglb.core.job import Consistency
 from django_pglb.core.topology import HostState
 from django_pglb.identity import session_owners
+from django_pglb.jobs import job_session, should_come_again, text_for_job
 from django_pglb.signals import topology_changed
 from django_pglb.stores.carried import unsign
 from django_pglb.testing import wait_until
@@ -257,6 +259,28 @@ def test_check_replicas_goes_by_the_worst_cluster(clusters: Clusters) -> None:
     assert status(database="replica1") == 0
 
 
+# --- Jobs ---
+
+
+def test_job_is_bound_in_the_cluster_that_its_publisher_wrote_to(clusters: Clusters) -> None:
+    """Its reads of the other go to that one's replicas, and it waits for the one alone."""
+    clusters.pause(clusters.site.cluster)
+    with routing_session():
+        Entry.objects.create(text="new")
+        text = text_for_job()
+    with job_session(text, Consistency.DELAYED):
+        assert should_come_again()
+        assert both() == ("new", None)
+        assert decided() == {"default": {("default", Reason.BEHIND)}, ARCHIVE: AUTHOR_FROM_REPLICA}
+    for replica in clusters.site.cluster.replicas:
+        replica.resume_replay()
+    clusters.wait_until_seen()
+    with job_session(text, Consistency.DELAYED):
+        assert not should_come_again()
+        assert both() == ("new", None)
+        assert decided() == {"default": ENTRY_FROM_REPLICA, ARCHIVE: AUTHOR_FROM_REPLICA}
+
+
 # --- The trouble of one is not the other's ---
 
 
@@ -309,6 +333,36 @@ def test_post_that_uses_one_cluster_does_not_touch_the_other(
     response = browser.get("/read_both/")
     assert response.json() == ["new", None]
     assert served(response)["default"] == {("default", Reason.BEHIND)}
+
+
+@TROUBLES
+@pytest.mark.parametrize("after_others", [False, True], ids=["of this unit", "after others"])
+def test_job_is_published_while_the_other_cluster_is_in_trouble(
+    clusters: Clusters, settings: Any, trouble: Callable[[Clusters], None], after_others: bool
+) -> None:
+    """Nothing is asked of a primary that the publisher did not use; what follows other jobs is not held up by one that is known to be down.
+
+    Such a job must see what those may have written there, and so reads from that primary alone.
+    """
+    with changed(settings, ARCHIVE, CHECK_TIMEOUT=1):
+        clusters.wait_until_well()
+        clusters.pause(clusters.site.cluster)
+        trouble(clusters)
+        clusters.wait_for_archive(archive=HostState.OFFLINE)
+        text = answer(lambda: publish_after_writing(after_others=after_others))
+        clusters.archive.cluster.heal()
+        clusters.wait_for_archive(archive=HostState.ONLINE, archive1=HostState.ONLINE)
+    connections[ARCHIVE].close()  # to a server that is gone
+    with job_session(text, Consistency.STICKY):
+        assert both() == ("new", None)
+        expected = {(ARCHIVE, Reason.BEHIND)} if after_others else AUTHOR_FROM_REPLICA
+        assert decided() == {"default": {("default", Reason.BEHIND)}, ARCHIVE: expected}
+
+
+def publish_after_writing(*, after_others: bool) -> str | None:
+    with routing_session():
+        Entry.objects.create(text="new")
+        return text_for_job(after_others=after_others)
 
 
 @TROUBLES
