@@ -81,7 +81,7 @@ def _assert_decisions(decisions: Collection[DecisionCount], aliases: str | Colle
     assert {decision.reason for decision in reads} == set(reasons), reads
 
 
-@pytest.fixture(params=["pglb", "naive"])
+@pytest.fixture(params=["pglb", pytest.param("naive", marks=pytest.mark.naive)])
 def routed(request: pytest.FixtureRequest, site: Site) -> Iterator[Routed]:
     """The site under each router. A test is expected to fail under the naive one if it is marked `naive_is_wrong`."""
     is_naive = request.param == "naive"

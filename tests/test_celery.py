@@ -372,6 +372,7 @@ def test_unit_of_work_is_closed_whatever_happens(workers: dict[str, Worker], cel
 
 def test_misspelt_level_is_refused(site: Site, celery_app: Celery) -> None:
     """By the task itself, and by a check before."""
+    celery_app.set_current()  # another test may have imported another app
     assert checks.check_tasks() == []
     task = celery_app.task(broken, name="misspelt", db_consistency="stiky")
     try:

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from typing import Any
 
-from celery import current_app
 from django.db import transaction
 from django.http import HttpRequest, JsonResponse
 
 from tests.guestbook.models import Entry
 
+from .app import app
+
 
 def start(request: HttpRequest, task: str, queue: str) -> Any:
-    return current_app.tasks[f"tests.jobs.tasks.{task}"].apply_async((request.POST["text"],), queue=queue)
+    return app.tasks[f"tests.jobs.tasks.{task}"].apply_async((request.POST["text"],), queue=queue)
 
 
 def order(request: HttpRequest) -> JsonResponse:
@@ -23,7 +24,7 @@ def order(request: HttpRequest) -> JsonResponse:
 
 def start_only(request: HttpRequest) -> JsonResponse:
     """Start a task for what an earlier request wrote. A GET, which itself has written nothing."""
-    result = current_app.tasks[f"tests.jobs.tasks.{request.GET['task']}"].apply_async((request.GET["text"],), queue=request.GET["queue"])
+    result = app.tasks[f"tests.jobs.tasks.{request.GET['task']}"].apply_async((request.GET["text"],), queue=request.GET["queue"])
     return JsonResponse({"ids": [result.id]})
 
 
@@ -53,5 +54,5 @@ async def order_async(request: HttpRequest) -> JsonResponse:
 def order_eagerly(request: HttpRequest) -> JsonResponse:
     """Write, run a task in this very request, and read again."""
     Entry.objects.create(text=request.POST["text"])
-    result = current_app.tasks[f"tests.jobs.tasks.{request.POST['task']}"].apply((request.POST["text"],))
+    result = app.tasks[f"tests.jobs.tasks.{request.POST['task']}"].apply((request.POST["text"],))
     return JsonResponse({"answer": result.get(), "count": Entry.objects.count()})
