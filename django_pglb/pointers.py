@@ -94,26 +94,37 @@ def load_bound(runtime: Runtime, routing: RoutingSession, cluster: ClusterSessio
     At most two store round trips: for what is known beforehand, and for what the user's session reveals. Loading the session reads
     the database; that read is routed too, and bound by what is known by then.
     """
-    if cluster.loaded or cluster in _loading.get():
+    if cluster.loaded:
+        return
+    if cluster in _loading.get():
+        # The session is being loaded, by a read which the unit around this one has bound by now.
+        _load_outer(runtime, routing, cluster)
         return
     if not runtime.needs_pointers(cluster.primary):
         cluster.loaded = True
         return
     token = _loading.set(_loading.get() | {cluster})
     try:
-        if routing.outer is not None:
-            outer = routing.outer.cluster(cluster.primary)
-            load_bound(runtime, routing.outer, outer)
-            cluster.bind(outer.bound.merged(Bound(outer.seen_at_most)))
-            # A unit that acts for nobody of its own would not notice.
-            cluster.store_down = cluster.store_down or outer.store_down
+        is_outer_loaded = _load_outer(runtime, routing, cluster)
         identities = routing.identities
         cluster.bind(identities.carried(cluster.primary).shifted(now() - time.time()))
         _ask(runtime, cluster, identities.known())
         _ask(runtime, cluster, _revealed(runtime, cluster, identities))
-        cluster.loaded = identities.is_settled()
+        cluster.loaded = is_outer_loaded and identities.is_settled()
     finally:
         _loading.reset(token)
+
+
+def _load_outer(runtime: Runtime, routing: RoutingSession, cluster: ClusterSession) -> bool:
+    """Bind this unit of work by what binds the one around it. Says whether that is all that can be known of that one."""
+    if routing.outer is None:
+        return True
+    outer = routing.outer.cluster(cluster.primary)
+    load_bound(runtime, routing.outer, outer)
+    cluster.bind(outer.bound.merged(Bound(outer.seen_at_most)))
+    # A unit that acts for nobody of its own would not notice.
+    cluster.store_down = cluster.store_down or outer.store_down
+    return outer.loaded
 
 
 def _revealed(runtime: Runtime, cluster: ClusterSession, identities: IdentitySource) -> Iterable[Identity]:
@@ -159,6 +170,10 @@ def bind(routing: RoutingSession, identity: Identity) -> None:
     for cluster in tuple(routing.clusters.values()):
         if cluster.loaded and runtime.needs_pointers(cluster.primary):
             _ask(runtime, cluster, (identity,))
+    innermost = current_scope().routing
+    for inner in () if innermost is None else takewhile(lambda unit: unit is not routing, (innermost, *innermost.around())):
+        for cluster in tuple(inner.clusters.values()):
+            cluster.loaded = False  # what binds the unit around it has to be looked at again, for nothing
 
 
 def must_save(routing: RoutingSession) -> bool:
