@@ -49,10 +49,11 @@ def bind_user(request: HttpRequest | None, user: Any, **_: object) -> None:
 def bind_token(instance: Any, **_: object) -> None:
     """Bind whoever will use a token that was made here: nothing else connects them. A token that was revoked is refused at once, too."""
     routing = current_scope().routing
-    if routing is not None:
+    # Each unit of work saves for its own, and the innermost one may end before the token is committed.
+    for unit in () if routing is None else (routing, *routing.around()):
         # The word before the key is a choice of the authentication class; these two are what people choose.
         for keyword in ("Token", "Bearer"):
-            routing.identities.add(AUTHORIZATION, f"{keyword} {instance.key}")
+            unit.identities.add(AUTHORIZATION, f"{keyword} {instance.key}")
 
 
 def refuse_to_migrate_replica(using: str, **_: object) -> None:

@@ -91,13 +91,14 @@ class routing_session:  # noqa: N801 - used like a function
                 await sync_to_async(self._save)(routing)
 
     def _must_save(self, routing: RoutingSession) -> bool:
-        if self._identity and pointers.must_save(routing):
+        # Also one that was opened for nobody may have made a token, which somebody will come with.
+        if routing.identities.known() and pointers.must_save(routing):
             return True
         # A task that outlives its request opens units of work inside one that has ended.
         return routing.outer is not None and routing.outer.has_ended
 
     def _save(self, routing: RoutingSession) -> None:
-        if self._identity:
+        if routing.identities.known():
             pointers.save_bounds(routing)
         if routing.outer is not None:
             pointers.save_late(routing.outer)

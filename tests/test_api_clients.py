@@ -135,6 +135,20 @@ def test_token_made_just_now_is_found(site: Site, user: User) -> None:
     assert (Served(response).aliases, Served(response).reasons) == ({"default"}, {Reason.BEHIND})
 
 
+@pytest.mark.parametrize("is_request", [True, False])
+def test_token_made_in_a_unit_of_nobody_is_found(site: Site, user: User, is_request: bool) -> None:
+    """Whoever will come with it is bound by that unit, and by those around it."""
+    site.pause_replay()
+    if is_request:
+        key = CookielessClient().post("/api/new_token/", {"username": "ann"}).json()["token"]
+    else:
+        with routing_session():
+            key = Token.objects.create(user=user).key
+    response = bearing(f"Token {key}").get("/api/token/entries/")
+    assert texts(response) == []
+    assert (Served(response).aliases, Served(response).reasons) == ({"default"}, {Reason.BEHIND})
+
+
 def test_use_replicas_refuses_no_token(site: Site, user: User) -> None:
     """Stale is fine for the list, not for who asks: the client's own entry is not there yet, the token is."""
     site.pause_replay()

@@ -20,4 +20,6 @@ urlpatterns = [
     path("api/", include(router.urls)),
     path("api/token/", obtain_auth_token),
     path("api/register/", views.register),
+    path("api/new_token/", views.new_token_in_a_unit),
+    path("api/on_behalf/", views.on_behalf),
 ]

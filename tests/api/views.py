@@ -5,8 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from django.contrib.auth.models import User
+from django.http import HttpRequest, JsonResponse
 from django.utils.decorators import method_decorator
 from rest_framework.authentication import SessionAuthentication, TokenAuthentication
+from rest_framework.authtoken.models import Token
 from rest_framework.decorators import api_view, authentication_classes, renderer_classes
 from rest_framework.pagination import PageNumberPagination
 from rest_framework.permissions import IsAuthenticated
@@ -15,7 +17,7 @@ from rest_framework.response import Response
 from rest_framework.serializers import ModelSerializer
 from rest_framework.viewsets import ModelViewSet
 
-from django_pglb import stick, use_replicas
+from django_pglb import routing_session, stick, use_replicas
 
 from ..guestbook.models import Entry
 from .bearer import BearerAuthentication, new_token
@@ -66,3 +68,18 @@ def register(request: Any) -> Response:
     if "stick" in request.data:
         stick(request, "authorization", f"Bearer {token}")
     return Response({"token": token})
+
+
+def new_token_in_a_unit(request: HttpRequest) -> JsonResponse:
+    """Make a token in a unit of work inside the request's."""
+    with routing_session():
+        token = Token.objects.create(user=User.objects.get(username=request.POST["username"]))
+    return JsonResponse({"token": token.key})
+
+
+def on_behalf(request: HttpRequest) -> JsonResponse:
+    """What a gateway asks for, which has one token for all its users."""
+    request.user = User.objects.get(username=request.headers["X-For"])
+    if request.method == "POST":
+        Entry.objects.create(text="x")
+    return JsonResponse({"count": Entry.objects.count()})
