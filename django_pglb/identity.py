@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 
 SESSION, AUTHORIZATION, USER = "session", "authorization", "user"
 
+# The owner of a token that several users have.
+NOBODY = ""
+
 # Enough for the users that one process sees at a time; an entry is about 200 bytes.
 MAX_REMEMBERED_OWNERS = 10_000
 
@@ -42,12 +45,13 @@ def from_request(request: HttpRequest) -> Iterable[Identity]:
 class Owners:
     """Remembers which user a key belongs to, so that an authenticated request needs one store round trip.
 
-    Bounded; the oldest entry goes first. Safe to share between threads.
+    Bounded; the oldest entry goes first. Of the keys it keeps hashes: they are secrets, and where the session is the cookie they are
+    thousands of characters long. Safe to share between threads.
     """
 
     def __init__(self, size: int = MAX_REMEMBERED_OWNERS) -> None:
         self._size = size
-        self._owners: dict[str, str] = {}
+        self._owners: dict[bytes, str] = {}
         self.renew_lock()
 
     def renew_lock(self) -> None:
@@ -55,29 +59,46 @@ class Owners:
         self._lock = threading.Lock()  # protects eviction against a concurrent change of the dictionary's order
 
     def get(self, key: str | None) -> str | None:
-        return self._owners.get(key) if key else None
+        return self._owners.get(_hashed(key)) if key else None
 
     def remember(self, key: str, user_id: str) -> None:
+        hashed = _hashed(key)
         with self._lock:
-            if len(self._owners) >= self._size and key not in self._owners:
+            if len(self._owners) >= self._size and hashed not in self._owners:
                 del self._owners[next(iter(self._owners))]
-            self._owners[key] = user_id
+            self._owners[hashed] = user_id
 
     def forget(self, key: str | None) -> None:
-        with self._lock:
-            self._owners.pop(key or "", None)
+        if key:
+            with self._lock:
+                self._owners.pop(_hashed(key), None)
 
     def clear(self) -> None:
         with self._lock:
             self._owners.clear()
 
 
+class TokenOwners(Owners):
+    """The same for Authorization headers, of which several users may have one, as behind a gateway or in front of a test site.
+
+    Once a process has seen two of them come with it, it takes nobody for the owner.
+    """
+
+    def remember(self, key: str, user_id: str) -> None:
+        known = self.get(key)
+        super().remember(key, user_id if known in (None, user_id) else NOBODY)
+
+
+def _hashed(key: str) -> bytes:
+    return hashlib.sha256(key.encode()).digest()
+
+
 session_owners = Owners()
 """By session key. Only signed-in sessions are remembered: Django gives a session a new key when somebody logs in, so an owner never
 changes, while an anonymous session may yet get one."""
 
-token_owners = Owners()
-"""By a hash of the Authorization header. A hint only, which saves a round trip: several users may share one, as in front of a test site."""
+token_owners = TokenOwners()
+"""By Authorization header. A guess, which saves a round trip: whom the view resolves takes its place."""
 
 os.register_at_fork(after_in_child=session_owners.renew_lock)
 os.register_at_fork(after_in_child=token_owners.renew_lock)
@@ -94,23 +115,28 @@ class RequestIdentities:
         self._read_carried = carried
         self._carried: dict[str, Bound] | None = None
         self._known: tuple[Identity, ...] | None = None
+        self._guessed: tuple[Identity, ...] = ()
+        """Who came with the token before. Not to be bound by what somebody else writes with it."""
         self._added: tuple[Identity, ...] = ()
         self._has_looked = False
-        self._has_token = bool(request.META.get("HTTP_AUTHORIZATION"))
+        self._token: str | None = request.META.get("HTTP_AUTHORIZATION")
         self._has_resolved = False
 
     def known(self) -> tuple[Identity, ...]:
         if self._known is None:
             found = dict.fromkeys(self._identify(self._request))
             session_key = self._request.COOKIES.get(settings.SESSION_COOKIE_NAME)
-            owner = session_owners.get(session_key) if session_key else token_owners.get(_token_key(self._request))
+            owner = session_owners.get(session_key)
             if owner is not None:
                 found[(USER, owner)] = None
+            guess = None if session_key else token_owners.get(self._token)
+            if guess and not self._has_resolved:
+                self._guessed = ((USER, guess),)
             self._known = tuple(found)
-        return (*self._known, *self._added)
+        return (*self._known, *self._guessed, *self._added)
 
     def revealed(self) -> tuple[Identity, ...]:
-        if self._has_token:
+        if self._token:
             self._add_resolved_user()
         known = self.known()
         if any(kind == USER for kind, _ in known) or not self._request.COOKIES.get(settings.SESSION_COOKIE_NAME):
@@ -122,7 +148,7 @@ class RequestIdentities:
     def is_settled(self) -> bool:
         """Say whether the session middleware has run, where there is a session to look at, and a view has resolved its token's user."""
         has_session = hasattr(self._request, "session") or not self._request.COOKIES.get(settings.SESSION_COOKIE_NAME)
-        return has_session and (self._has_resolved or not self._has_token)
+        return has_session and (self._has_resolved or not self._token)
 
     def to_bind(self) -> tuple[Identity, ...]:
         """Return the identities at the end of the request: a login, logout or flush has changed the session's key by then."""
@@ -154,10 +180,10 @@ class RequestIdentities:
         user_id = _resolved_user_id(self._request)
         if user_id is None:
             return
-        self._has_resolved = True
+        self._has_resolved, self._guessed = True, ()
         self.add(USER, user_id)
-        if self._has_token and not self._request.COOKIES.get(settings.SESSION_COOKIE_NAME):
-            token_owners.remember(_token_key(self._request), user_id)
+        if self._token and not self._request.COOKIES.get(settings.SESSION_COOKIE_NAME):
+            token_owners.remember(self._token, user_id)
 
     def _add_owner(self) -> None:
         session = getattr(self._request, "session", None)
@@ -169,12 +195,6 @@ class RequestIdentities:
             self.add(USER, user_id)
             if session.session_key:
                 session_owners.remember(session.session_key, user_id)
-
-
-def _token_key(request: HttpRequest) -> str:
-    """Return what a request's Authorization header is remembered by; empty if it has none. The token itself stays nobody's to find."""
-    authorization = request.META.get("HTTP_AUTHORIZATION")
-    return hashlib.sha256(authorization.encode()).hexdigest() if authorization else ""
 
 
 def _resolved_user_id(request: HttpRequest) -> str | None:

@@ -12,7 +12,7 @@ from rest_framework.authtoken.models import Token
 
 from django_pglb import routing_session
 from django_pglb.core.decision import Reason
-from django_pglb.identity import session_owners
+from django_pglb.identity import Owners, session_owners
 
 from .api.bearer import new_token
 from .fix_site import Served, Site
@@ -217,3 +217,26 @@ def test_owner_of_a_shared_header_is_a_hint_only(site: Site, user: User, bob: Us
     elsewhere.post("/write/", {"text": "ann's"})
     response = browsers[0].get("/newest/")
     assert (response.json(), Served(response).reasons) == ({"text": "ann's"}, {Reason.REPLICA, Reason.BEHIND})
+
+
+def test_token_of_several_users_binds_only_who_came_with_it(site: Site, user: User, bob: User) -> None:
+    """A gateway's: who came with it before is not bound by what the next one writes, nor by what is written for nobody."""
+    browser = signed_in(user)
+    gateway = bearing("Bearer gateway")
+    site.pause_replay()
+    gateway.get("/api/on_behalf/", headers={"X-For": "ann"})
+    gateway.post("/api/on_behalf/", headers={"X-For": "bob"})
+    gateway.get("/api/on_behalf/", headers={"X-For": "ann"})
+    gateway.post("/write/", {"text": "nobody's"})
+    response = browser.get("/newest/")
+    assert (response.json(), Served(response).reasons) == ({"text": None}, {Reason.REPLICA})
+    response = gateway.get("/api/on_behalf/", headers={"X-For": "bob"})
+    assert (response.json(), Served(response).decisions[-1][:2]) == ({"count": 2}, ("default", Reason.BEHIND))
+
+
+def test_memory_of_owners_keeps_no_key() -> None:
+    """They are secrets, and long where the session is the cookie."""
+    owners = Owners()
+    owners.remember("a session key", "1")
+    assert owners.get("a session key") == "1"
+    assert "a session key" not in repr(vars(owners))
