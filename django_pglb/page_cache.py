@@ -13,7 +13,7 @@ from asgiref.sync import iscoroutinefunction, sync_to_async
 from django.middleware import cache as django_cache
 
 from .context import current_scope
-from .core.lsn import Pointer, covers
+from .core.lsn import Pointer, covers, earlier, later
 from .health.clock import now
 from .identity import USER
 from .pointers import load_bound
@@ -103,19 +103,22 @@ def _store(middleware: CacheMiddleware, request: HttpRequest, response: Any) -> 
 
 
 def _routing_of(request: HttpRequest) -> RoutingSession | None:
-    return getattr(request, "_pglb_routing", None)
+    """Return the unit of work in force, which may be inside the request's; above `LoadBalancingMiddleware`, that of the request."""
+    return current_scope().routing or getattr(request, "_pglb_routing", None)
 
 
 def _page_of(runtime: Runtime, routing: RoutingSession) -> Page | None:
-    """Return what is known of a page that `routing` has made; None if it must not be stored."""
-    page: Page = {}
-    for primary, cluster in tuple(routing.clusters.items()):
-        # What it wrote has no position yet, and may not even be committed.
-        if cluster.wrote or (cluster.saw_unknown and runtime.is_monotonic(primary)):
-            return None
-        if cluster.decisions:
-            page[primary] = (_position(cluster.shows), _position(cluster.seen_at_most))
-    return page
+    """Return what is known of a page that `routing` has made, or those around it; None if it must not be stored."""
+    known: dict[str, tuple[Pointer | None, Pointer | None]] = {}
+    for unit in (routing, *routing.around()):
+        for primary, cluster in tuple(unit.clusters.items()):
+            # What it wrote has no position yet, and may not even be committed.
+            if cluster.wrote or (cluster.saw_unknown and runtime.is_monotonic(primary)):
+                return None
+            if cluster.decisions:
+                shows, seen = known.get(primary, (cluster.shows, None))
+                known[primary] = earlier(shows, cluster.shows), later(seen, cluster.seen_at_most)
+    return {primary: (_position(shows), _position(seen)) for primary, (shows, seen) in known.items()}
 
 
 def _may_serve(routing: RoutingSession, page: Page | None) -> bool:
@@ -140,7 +143,7 @@ def _shows_enough(runtime: Runtime, routing: RoutingSession, primary: str, page:
     load_bound(runtime, routing, cluster)
     if cluster.store_down and runtime.config.clusters[primary].on_store_error == "primary":
         return False
-    if not cluster.loaded and USER not in dict(routing.identities.known()):
+    if not cluster.loaded and not any(USER in dict(unit.identities.known()) for unit in (routing, *routing.around())):
         # A token that this process has not met: whose it is, and what they wrote by other ways, only the view can tell.
         return False
     shown = None if page is None else _pointer(page[primary][0])

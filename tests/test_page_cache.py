@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 from django.contrib.auth.models import User
 from django.core.cache import caches
+from django.http import HttpRequest
 from django.test import AsyncClient, Client, modify_settings
 
+from django_pglb import routing_session
 from django_pglb.core.decision import Reason
 from django_pglb.core.lsn import ANYBODY, Pointer, covers
 from django_pglb.core.routing_session import Bound
@@ -103,6 +106,28 @@ def test_what_is_read_late_or_inside_counts_too(paged: Site, path: str) -> None:
     assert get(Client(), path) == ("", *FROM_REPLICA)
     assert get(ann, path) == ("mine", *FROM_PRIMARY)
     assert get(ann, path) == ("mine", *CACHED)
+
+
+def in_a_tenants_unit(get_response: Callable[[HttpRequest], Any]) -> Callable[[HttpRequest], Any]:
+    """Middleware that opens a unit of work around the views."""
+
+    def middleware(request: HttpRequest) -> Any:
+        with routing_session(identity=("tenant", "1")):
+            return get_response(request)
+
+    return middleware
+
+
+def test_unit_of_work_around_the_view_counts_too(paged: Site, settings: Any) -> None:
+    """Whom it acts for is served no older page, and a page that was read or written in it is no page of a request that did nothing."""
+    settings.MIDDLEWARE = [*settings.MIDDLEWARE, f"{__name__}.in_a_tenants_unit"]
+    assert get(Client()) == ("", *FROM_REPLICA)
+    assert get(Client()) == ("", *CACHED)
+    with routing_session(identity=("tenant", "1")):
+        Entry.objects.create(text="the tenant's")
+    assert get(Client()) == ("the tenant's", *FROM_PRIMARY)
+    assert get(Client()) == ("the tenant's", *CACHED)
+    assert [get(Client(), "/counted/")[0] for _ in range(2)] == ["2", "3"]
 
 
 def test_whom_only_the_store_knows_is_not_served_an_older_page(user: Any, paged: Site) -> None:
