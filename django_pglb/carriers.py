@@ -11,6 +11,7 @@ from django.conf import settings
 from django.utils.cache import patch_cache_control
 
 from .runtime import get_runtime
+from .stores.base import VALUE_LENGTH
 from .stores.carried import merge, sign, unsign_or_nothing
 
 if TYPE_CHECKING:
@@ -24,7 +25,8 @@ if TYPE_CHECKING:
 
 COOKIE_NAME = "pglb"
 
-# What web servers take for one header, about; some sixty pointers of one cluster. Each costs a signature, so longer ones are not looked at.
+# What web servers take for one header, about; some sixty pointers of one cluster. Each costs a signature, so longer ones are not looked at,
+# nor what is too short to carry anything, of which there might be thousands.
 MAX_HEADER_LENGTH = 8192
 
 
@@ -61,7 +63,7 @@ def _texts(request: HttpRequest, header: str | None) -> Iterator[str | None]:
         # A client with several requests at a time may hold several; WSGI joins repeated headers by commas as well.
         value = request.META.get("HTTP_" + header.upper().replace("-", "_"), "")
         if len(value) <= MAX_HEADER_LENGTH:
-            yield from (text.strip() for text in value.split(","))
+            yield from (text.strip() for text in value.split(",") if len(text) > VALUE_LENGTH)
 
 
 def _set_cookie(response: HttpResponseBase, text: str, *, max_age: float) -> None:

@@ -12,6 +12,7 @@ from django.core.cache import caches
 from django.http import HttpRequest, HttpResponse
 from django.test import Client, RequestFactory, override_settings
 
+from django_pglb.carriers import _texts
 from django_pglb.core.decision import Reason
 from django_pglb.core.routing_session import Bound
 from django_pglb.middleware import LoadBalancingMiddleware
@@ -108,6 +109,12 @@ WORTHLESS: dict[str, Callable[[str], str]] = {
 def test_pointer_that_is_worth_nothing_is_as_good_as_absent(carried: Site, kind: str) -> None:
     """It binds nobody, and fails nothing."""
     assert read(WORTHLESS[kind](write("x"))) == (None, *FROM_REPLICA)
+
+
+def test_thousands_of_pieces_cost_no_signature(rf: RequestFactory) -> None:
+    """Whoever sends them would have us compute one for each."""
+    request = rf.get("/", headers={HEADER: "a:b:c," * 1300})
+    assert list(_texts(request, HEADER)) == [None]  # the cookie, which it does not have
 
 
 def test_pointer_out_covers_what_came_in(carried: Site) -> None:
