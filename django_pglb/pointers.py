@@ -164,16 +164,16 @@ def _ask(runtime: Runtime, cluster: ClusterSession, identities: Iterable[Identit
 
 
 def bind(routing: RoutingSession, identity: Identity) -> None:
-    """Bind `routing` by one more identity: what it wrote, wherever that was, is seen from now on."""
-    runtime = get_runtime()
+    """Bind `routing` by one more identity: what it wrote, wherever that was, is seen from the next read on.
+
+    That read asks the store, also of a unit of work inside `routing` that is in force here. Not this, as an event loop may be calling.
+    """
     routing.identities.add(*identity)
-    for cluster in tuple(routing.clusters.values()):
-        if cluster.loaded and runtime.needs_pointers(cluster.primary):
-            _ask(runtime, cluster, (identity,))
     innermost = current_scope().routing
-    for inner in () if innermost is None else takewhile(lambda unit: unit is not routing, (innermost, *innermost.around())):
-        for cluster in tuple(inner.clusters.values()):
-            cluster.loaded = False  # what binds the unit around it has to be looked at again, for nothing
+    inner = () if innermost is None else takewhile(lambda unit: unit is not routing, (innermost, *innermost.around()))
+    for unit in (routing, *inner):
+        for cluster in tuple(unit.clusters.values()):
+            cluster.loaded = False
 
 
 def must_save(routing: RoutingSession) -> bool:

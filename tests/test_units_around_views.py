@@ -8,18 +8,20 @@ from typing import Any
 import pytest
 from django.contrib.auth.models import User
 from django.http import HttpRequest, JsonResponse
-from django.test import Client
+from django.test import Client, RequestFactory
 from django.urls import path
 
 from django_pglb import routing_session, stick
 from django_pglb.core.decision import Reason
 from django_pglb.identity import session_owners
+from django_pglb.middleware import LoadBalancingMiddleware
 
 from .api.urls import urlpatterns as pages
 from .fix_site import Served, Site
 from .guestbook.models import Entry
 from .guestbook.views import newest
 from .test_api_clients import by_bearer, texts
+from .test_costs import redis_commands
 from .test_read_your_writes import signed_in
 
 pytestmark = pytest.mark.urls(__name__)
@@ -88,6 +90,20 @@ def test_what_a_view_sticks_to_the_request_binds(site: Site, user: User) -> None
     write_elsewhere(user)
     response = Client(headers={"X-Key-Of": str(user.pk)}).get("/newest_by_key/")
     assert_served(response, response.json()["text"])
+
+
+def test_stick_asks_nothing_itself(site: Site, user: User, rf: RequestFactory) -> None:
+    """It may be called in an event loop, which nothing may block; and there may be no further read."""
+
+    def view(request: HttpRequest) -> JsonResponse:
+        response = newest(request)
+        site.redis.echo("read")
+        stick(request, "user", str(user.pk))
+        return response
+
+    with redis_commands(site) as commands:
+        LoadBalancingMiddleware(view)(rf.get("/"))
+    assert [command.split()[0] for command in commands] == ["ECHO"]
 
 
 def test_session_itself_is_read_by_its_pointer(site: Site, user: User, settings: Any) -> None:
