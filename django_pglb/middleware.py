@@ -14,7 +14,7 @@ from django.utils.module_loading import import_string
 
 from . import pointers, runtime
 from .carriers import hand_over, read_carried
-from .context import open_routing
+from .context import current_scope, open_routing
 from .core.routing_session import RoutingSession
 from .identity import RequestIdentities
 from .streaming import keep_streaming
@@ -77,8 +77,9 @@ class LoadBalancingMiddleware:
 
     def process_view(self, request: HttpRequest, view: Callable[..., Any], args: object, kwargs: object) -> None:
         """Note whether Django will wrap the view in a transaction (`ATOMIC_REQUESTS`): that alone must not keep reads on the primary."""
-        routing = getattr(request, "_pglb_routing", None)
-        if routing is not None:
+        # The unit in force, which a middleware may have opened inside the request's: the block is opened in it.
+        routing = current_scope().routing
+        if routing is not None and hasattr(request, "_pglb_routing"):
             own: set[str] = getattr(view, "_non_atomic_requests", set())
             databases = settings.DATABASES
             clusters = runtime.get_runtime().config.clusters

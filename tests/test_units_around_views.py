@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from django.contrib.auth.models import User
+from django.db import connections
 from django.http import HttpRequest, JsonResponse
 from django.test import Client, RequestFactory
 from django.urls import path
@@ -117,3 +118,15 @@ def test_session_itself_is_read_by_its_pointer(site: Site, user: User, settings:
     session_owners.clear()
     response = browser.get("/newest/")
     assert (Served(response).aliases, Served(response).reasons) == ({"default"}, {Reason.BEHIND})
+
+
+def test_block_around_the_view_keeps_no_read_on_the_primary(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """ATOMIC_REQUESTS alone does not, whichever unit is in force."""
+    monkeypatch.setitem(connections.settings["default"], "ATOMIC_REQUESTS", True)
+    Entry.objects.create(text="x")
+    site.wait_until_seen()
+    connections["default"].close()
+    mark = site.log_end("default")
+    response = Client().get("/newest/")
+    assert (response.json(), Served(response).reasons) == ({"text": "x"}, {Reason.REPLICA})
+    assert site.statements("default", mark) == []
