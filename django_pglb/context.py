@@ -127,8 +127,9 @@ def replica_reads() -> ScopeManager:
 
     def change(scope: Scope) -> Scope:
         scope = _opened(scope)
-        if scope.routing is not None:
-            scope.routing.replica_reads = True
+        # The request's, too, where this is in a unit of work inside it: it is the request that an unsafe method says something of.
+        for unit in () if scope.routing is None else (scope.routing, *scope.routing.around()):
+            unit.replica_reads = True
         return scope._replace(replica_reads=True)
 
     return ScopeManager(change)

@@ -130,3 +130,12 @@ def test_block_around_the_view_keeps_no_read_on_the_primary(site: Site, monkeypa
     response = Client().get("/newest/")
     assert (response.json(), Served(response).reasons) == ({"text": "x"}, {Reason.REPLICA})
     assert site.statements("default", mark) == []
+
+
+def test_view_that_says_it_only_reads_is_not_taken_to_have_written(site: Site) -> None:
+    """In neither unit: after the middleware's own read a POST of its kind asks nothing of the primary, and nobody is bound by it."""
+    mark = site.log_end("default")
+    response = Client().post("/search/")
+    assert (Served(response).reasons, "pglb" in response.cookies) == ({Reason.UNSAFE_METHOD, Reason.REPLICA}, False)
+    (statement,) = site.statements("default", mark)
+    assert "tenant" in statement
