@@ -41,8 +41,9 @@ def find_line(start: FrameType | None, *, past_saves_of: object = None) -> CodeL
     `past_saves_of` an object: not a line of its own `save()`, but of whoever called it.
     """
     for frame in _outwards(start, MOST_FRAMES):
-        if frame.f_code is _RENDER_NODE:
-            node = frame.f_locals["self"]
+        node = frame.f_locals["self"] if frame.f_code is _RENDER_NODE else None
+        # One that a tag has built by itself is of no template.
+        if node is not None and node.token is not None:
             return node.origin.name, node.token.lineno
         name = frame.f_globals.get("__name__")
         if frame.f_code is _SERVE_COROUTINE or (name and name.startswith(WHO_ASKED_IS_UNKNOWN)):

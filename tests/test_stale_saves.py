@@ -20,6 +20,8 @@ from django.db.models.functions import Concat
 from django.db.models.signals import post_init, pre_save
 from django.http import HttpRequest, HttpResponse
 from django.template import Context, Engine
+from django.template.base import NodeList, Parser
+from django.template.defaulttags import ForNode
 from django.test import Client
 from django.test.utils import isolate_apps
 from django.urls import path
@@ -463,6 +465,15 @@ def test_template_that_loaded_it_is_named(warned: Site) -> None:
         entries = Entry.objects.all()
         assert "old" in engine.get_template("list.html").render(Context({"entries": entries}))
         assert " at list.html:2, which" in complaint(entries[0].save)
+
+
+def test_node_that_a_tag_has_built_is_passed_over(warned: Site) -> None:
+    """It is of no template and has no line: that of whoever renders it is named."""
+    node = ForNode(["entry"], Parser("").compile_filter("entries"), False, NodeList())
+    with routing_session():
+        entries = Entry.objects.all()
+        loaded, _ = here(), NodeList([node]).render(Context({"entries": entries}))
+        assert f" at {__file__}:{loaded}, which" in complaint(entries[0].save)
 
 
 async def _by_aget() -> Entry:
