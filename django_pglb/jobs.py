@@ -63,9 +63,10 @@ def as_consistency(level: object, *, of: str) -> Consistency:
 def text_for_job(*, after_others: bool = False, earlier: str | None = None) -> str | None:
     """Return the text that a job which is published now must carry, so that it sees what its publisher wrote; None: nothing binds it.
 
-    One round trip to the primary if it was used since the last call in this process. Inside an open transaction, and in an event loop,
-    where nothing may be asked, the text sends the job to the primary. `after_others`: the job follows others that ran elsewhere, whose
-    writes it must see as well. `earlier`: the text that it carried when it was published before, and which holds on.
+    One round trip to the primary if it was used since the last call in this process. Inside an open transaction, among rows that are being
+    streamed, and in an event loop, where nothing may be asked, the text sends the job to the primary. `after_others`: the job follows
+    others that ran elsewhere, whose writes it must see as well. `earlier`: the text that it carried when it was published before, and
+    which holds on.
     Any thread may call it. Raises nothing but `ImproperlyConfigured`.
     """
     runtime = get_runtime()
@@ -82,7 +83,7 @@ def _bound_for_job(runtime: Runtime, routing: RoutingSession | None, primary: st
     connection = connection_to(primary)
     if connection.pglb_is_forbidden:
         return UNBOUND  # what the running test case forbids was neither written nor read
-    if connection.pglb_transaction_is_open or _get_running_loop() is not None:
+    if connection.pglb_transaction_is_open or connection.pglb_is_busy or _get_running_loop() is not None:
         return _primary_only(runtime, primary)
     if routing is not None and not after_others:
         return bound_to_export(runtime, routing, primary)

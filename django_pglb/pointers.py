@@ -228,7 +228,7 @@ def _save_written(runtime: Runtime, routing: RoutingSession, cluster: ClusterSes
     was_seen, covered, must_pin, cluster.outcome_unknown = cluster.must_save, cluster.written, cluster.outcome_unknown, False
     bound = capture_bound(runtime, cluster, must_pin=must_pin)
     connection = connection_to(cluster.primary)
-    is_open = connection.in_atomic_block
+    is_open = connection.in_atomic_block or connection.pglb_is_busy
     if bound.pointer is None and not (was_seen or is_open) and cluster.primary in routing.down_at_start:
         # Nobody can have written. To keep the user's next pages from the replicas as well would help nobody.
         yield from _save_seen(runtime, routing, cluster)
@@ -238,7 +238,7 @@ def _save_written(runtime: Runtime, routing: RoutingSession, cluster: ClusterSes
     # Not before this unit itself is bound, and not what another thread has written meanwhile.
     cluster.saved = covered
     if is_open:
-        # Opened around this unit of work, which therefore has no position yet. The pin holds until then, and no longer.
+        # A block around this unit of work, or rows that it is among: it has no position yet. The pin holds until then, and no longer.
         connection.pglb_writers |= {routing}
 
 

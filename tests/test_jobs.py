@@ -194,3 +194,20 @@ def test_job_waits_only_for_what_a_replica_will_have(site: Site, text: str | Non
         assert Entry.objects.exists() is (text is not None)
         assert answered_by() == {("replica", "replica")}
     assert current_scope().routing is None
+
+
+def test_job_that_is_published_among_rows_stays_on_the_primary(site: Site) -> None:
+    """Whoever asked the primary there would wait for the rows to end, for ever."""
+    texts: list[str | None] = []
+
+    def publish_among_rows() -> None:
+        with routing_session(), use_primary(), connections["default"].cursor() as cursor:
+            texts.extend(text_for_job() for _ in cursor.stream("SELECT generate_series(1, 3)"))
+        connections.close_all()
+
+    # A daemon, so that a test run ends although it hangs.
+    thread = threading.Thread(target=publish_among_rows, daemon=True)
+    thread.start()
+    thread.join(20)
+    assert not thread.is_alive()
+    assert [unsign(text or "", max_age=None)["default"].pinned_until > time.time() + 3000 for text in texts] == [True] * 3

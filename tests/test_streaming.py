@@ -7,6 +7,7 @@ import gc
 import io
 import json
 import logging
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from typing import Any
@@ -16,14 +17,16 @@ import pytest
 from asgiref.sync import sync_to_async
 from django.core.handlers.asgi import ASGIHandler
 from django.core.handlers.wsgi import WSGIHandler
-from django.db import connections
-from django.http import FileResponse, StreamingHttpResponse
-from django.test import AsyncClient, Client, RequestFactory
+from django.db import connection, connections
+from django.http import FileResponse, HttpRequest, StreamingHttpResponse
+from django.test import AsyncClient, Client, RequestFactory, override_settings
+from django.urls import path
 
 from django_pglb import use_replicas
 from django_pglb.context import current_scope
 from django_pglb.core.policy import Scope
 from django_pglb.middleware import LoadBalancingMiddleware
+from django_pglb.stores.base import decode
 from django_pglb.testing import wait_until
 
 from .fix_site import Served, Site
@@ -387,3 +390,56 @@ def test_asynchronous_stream_under_wsgi_is_bound(site: Site) -> None:
     assert is_on_replica(first)
     assert second["text"] == "streamed"
     assert newest() == ("streamed", BEHIND)
+
+
+def export_by_stream(request: HttpRequest) -> StreamingHttpResponse:
+    """Write, and pass on rows as they come from the primary."""
+
+    def rows() -> Iterator[str]:
+        Entry.objects.create(text="exported")
+        with connection.cursor() as cursor:
+            for (number,) in cursor.stream("SELECT generate_series(1, 3)"):
+                yield f"{number}\n"
+
+    return StreamingHttpResponse(rows())
+
+
+def export_by_copy(request: HttpRequest) -> StreamingHttpResponse:
+    def rows() -> Iterator[bytes]:
+        Entry.objects.create(text="exported")
+        with connection.cursor() as cursor, cursor.copy("COPY (SELECT generate_series(1, 3)) TO STDOUT") as copy:
+            for data in copy:
+                yield bytes(data)
+
+    return StreamingHttpResponse(rows())
+
+
+@pytest.mark.parametrize("export", [export_by_stream, export_by_copy])
+def test_write_is_saved_although_rows_occupy_the_connection(site: Site, export: Callable[[HttpRequest], StreamingHttpResponse]) -> None:
+    """Nothing can be asked among the rows, and psycopg would wait for ever: a pin holds until they have ended, then a position."""
+    pause(site)
+    chunks: list[bytes] = []
+    has_begun, may_go_on = threading.Event(), threading.Event()
+
+    def consume() -> None:
+        with override_settings(ROOT_URLCONF=(path("export/", export),)):
+            stream: Any = Client().get("/export/", headers=TOKEN).streaming_content
+        chunks.append(next(stream))
+        has_begun.set()
+        may_go_on.wait(60)
+        chunks.extend(stream)
+        connections.close_all()
+
+    # A daemon, so that a test run ends although it hangs.
+    thread = threading.Thread(target=consume, daemon=True)
+    thread.start()
+    assert has_begun.wait(20)
+    assert newest() == ("exported", BEHIND)
+    (key,) = site.pointer_keys()
+    assert decode(site.redis.get(key).decode()).pointer is None
+    may_go_on.set()
+    thread.join(20)
+    assert not thread.is_alive()
+    assert b"".join(chunks) == b"1\n2\n3\n"
+    assert newest() == ("exported", BEHIND)
+    assert decode(site.redis.get(key).decode()).pointer is not None

@@ -96,18 +96,20 @@ class RoutedCursor(CarryingCursor):
         """Do what psycopg's `Cursor.copy()` does, on the host where this statement belongs. Raises psycopg's own errors."""
         # In this order: what was copied in is committed when psycopg's context ends.
         with self._noting_outcome(), self._seeing_at_end(), ExitStack() as stack:
-            stack.callback(lambda: self.db.pglb_note_use())
+            stack.callback(lambda: self.db.pglb_note_end_of_rows())
             yield self._begin(statement, params, lambda: stack.enter_context(self.cursor.copy(statement, params, **kwargs)))
 
     def stream(self, query: Any, params: Any = None, **kwargs: Any) -> Iterator[Any]:
         """Do what psycopg's `Cursor.stream()` does, on the host where this statement belongs. Raises psycopg's own errors."""
 
-        def begin() -> tuple[Iterator[Any], list[Any]]:
+        def begin() -> tuple[Any, list[Any]]:
             rows = self.cursor.stream(query, params, **kwargs)
             return rows, list(islice(rows, 1))
 
-        with self._noting_outcome(), self._seeing_at_end():
+        with self._noting_outcome(), self._seeing_at_end(), ExitStack() as stack:
+            stack.callback(lambda: self.db.pglb_note_end_of_rows())
             rest, first = self._begin(query, params, begin)
+            stack.callback(rest.close)
             yield from first
             yield from rest
 

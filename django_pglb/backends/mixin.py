@@ -257,6 +257,11 @@ class LoadBalancedMixin(ViewBlock):
         """Whether a transaction is open as far as Django knows. Never connects."""
         return self.in_atomic_block or (self.connection is not None and not self.autocommit)
 
+    @property
+    def pglb_is_busy(self) -> bool:
+        """Whether rows are being streamed or copied, so that psycopg would let another statement wait for their end, here for ever."""
+        return self.connection is not None and bool(self.connection.lock.locked())
+
     def pglb_in_transaction(self) -> bool:
         """Say whether a read must see what a transaction on this connection has done. Never connects.
 
@@ -314,6 +319,12 @@ class LoadBalancedMixin(ViewBlock):
         if cluster is not None and cluster.primary == self.alias:
             runtime.get_runtime().note_use(self.alias)
 
+    def pglb_note_end_of_rows(self) -> None:
+        """Note that the connection is free again: whoever wrote, and was saved among the rows, can have a position now."""
+        self.pglb_note_use()
+        if not self.pglb_transaction_is_open:
+            self._pglb_tell_writers()
+
     # --- Positions ---
 
     def pglb_replayed_lsn(self) -> int:
@@ -326,11 +337,11 @@ class LoadBalancedMixin(ViewBlock):
             return shown_position(self.connection)
 
     def pglb_capture_pointer(self) -> Pointer | None:
-        """Return where the primary's WAL ends now, normalised; None inside a transaction, where that proves nothing.
+        """Return where the primary's WAL ends now, normalised; None inside a transaction, where that proves nothing, and among rows.
 
         Call it after a commit has returned. One round trip; connects if need be. Raises Django's database errors.
         """
-        if self.pglb_transaction_is_open:
+        if self.pglb_transaction_is_open or self.pglb_is_busy:
             return None
         was_open = self.connection is not None
         try:
