@@ -142,7 +142,7 @@ def place_in_replica_transaction(alias: str) -> Decision:
         load_bound(runtime, scope.routing, cluster)
         if cluster.store_down and runtime.config.clusters[primary].on_store_error == "primary":
             raise OperationalError(CANNOT_TELL.format(alias))
-        if cluster.must_save:
+        if scope.routing.has_unsaved(primary):
             # What this unit wrote itself has no position yet, and the replica must prove one.
             cluster.bind(capture_bound(runtime, cluster).shifted(now() - time.time()))
         if not can_be_proved(cluster, runtime.topology(primary), now()):

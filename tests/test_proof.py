@@ -376,6 +376,14 @@ def test_transaction_on_a_replica_must_show_what_this_very_unit_wrote(site: Site
             Entry.objects.using("replica1").count()
 
 
+def test_transaction_on_a_replica_must_show_what_the_unit_around_wrote(site: Site, believing: BelievingChecker) -> None:
+    """The unit inside has written nothing itself, and is bound by that write all the same."""
+    with paused(site), routing_session():
+        Entry.objects.create(text="new")
+        with routing_session(), pytest.raises(OperationalError, match="has not replayed"), transaction.atomic(using="replica1"):
+            Entry.objects.using("replica1").count()
+
+
 def test_proved_cursor_behaves_as_any(site: Site) -> None:
     """execute() returns the cursor, and description, rowcount and keyword arguments of fetches are those of the read."""
     write("a")

@@ -363,8 +363,12 @@ class RoutingSession:
 
     def look_again(self, primary: str, until: float) -> None:
         """Let the next routed read in the cluster of `primary` ask anew what binds this unit of work."""
-        may_leave = not any(outer.cluster(primary).must_save for outer in self.around())
+        may_leave = self.outer is None or not self.outer.has_unsaved(primary)
         self.cluster(primary).look_again(until, may_leave=may_leave)
+
+    def has_unsaved(self, primary: str) -> bool:
+        """Whether this unit of work, or one around it, wrote to the cluster of `primary` what no saved pointer covers yet."""
+        return any(unit.cluster(primary).must_save for unit in (self, *self.around()))
 
     @property
     def is_taken_to_have_written(self) -> bool:
