@@ -322,9 +322,17 @@ def bound_to_export(runtime: Runtime, routing: RoutingSession, primary: str) -> 
     cluster = routing.cluster(primary)
     load_bound(runtime, routing, cluster)
     bound = cluster.bound.merged(Bound(cluster.seen_at_most)).shifted(time.time() - now())
-    if cluster.wrote or cluster.was_answered_by_primary or _is_taken_to_have_written(runtime, routing, primary):
+    if _knows_more(runtime, routing, primary) or _is_taken_to_have_written(runtime, routing, primary):
         bound = bound.merged(capture_bound_once(runtime, cluster))
     return bound
+
+
+def _knows_more(runtime: Runtime, routing: RoutingSession, primary: str) -> bool:
+    """Say whether `routing`, or a unit of work around it, may know of more than binds it, or be bound by more than could be asked."""
+    if routing.cluster(primary).store_down and runtime.config.clusters[primary].on_store_error == "primary":
+        return True
+    clusters = [unit.cluster(primary) for unit in (routing, *routing.around())]
+    return any(cluster.wrote or cluster.was_answered_by_primary or cluster.saw_unknown for cluster in clusters)
 
 
 def capture_bound_once(runtime: Runtime, cluster: ClusterSession) -> Bound:

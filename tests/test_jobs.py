@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import pytest
 from django.db import connections, transaction
@@ -51,6 +52,45 @@ def test_who_read_from_the_primary_tells_of_what_no_replica_has(site: Site) -> N
         with job_session(text, Consistency.STICKY):
             assert Entry.objects.get().text == "somebody else's"
             assert answered_by() == {("default", "behind")}
+
+
+def test_unit_within_one_that_read_from_the_primary_tells_of_that_read(site: Site) -> None:
+    """As where a view has seen somebody else's row, and publishes the job for it in a unit of its own."""
+    with paused(site):
+        with site.host("default").connect(dbname="site") as another:
+            another.execute("INSERT INTO guestbook_entry (text, created) VALUES (%s, now())", ["somebody else's"])
+        with routing_session(), use_primary():
+            assert Entry.objects.get().text == "somebody else's"
+            with routing_session():
+                text = text_for_job()
+        with job_session(text, Consistency.STICKY):
+            assert Entry.objects.get().text == "somebody else's"
+            assert answered_by() == {("default", "behind")}
+
+
+def test_job_sees_what_its_publisher_wrote_before_the_store_went_down(site: Site) -> None:
+    """Nobody can say what that was, so the position of now is taken, which covers it."""
+    with paused(site):
+        with routing_session(identity=("user", "1")):
+            Entry.objects.create(text="earlier")
+        site.cluster.redis.stop()
+        with routing_session(identity=("user", "1")):
+            text = text_for_job()
+        with job_session(text, Consistency.STICKY):
+            assert Entry.objects.get().text == "earlier"
+            assert answered_by() == {("default", "behind")}
+
+
+def test_what_was_seen_at_an_unknown_position_is_told_of(site: Site, settings: Any) -> None:
+    """With monotonic reads, the position of now covers whatever any replica can have shown."""
+    settings.PGLB = {"default": {**settings.PGLB["default"], "CONSISTENCY": "monotonic"}}
+    site.wait_until_online()
+    with routing_session(), connections["replica1"].cursor() as cursor:
+        cursor.executemany("SELECT %s", [(1,), (2,)])
+        assert answered_by() == {("replica", "replica")}
+        text = text_for_job()
+    assert text is not None
+    assert unsign(text, max_age=None)["default"].pointer is not None
 
 
 def test_unit_within_one_that_wrote_tells_of_that_write(site: Site) -> None:
