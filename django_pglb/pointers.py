@@ -11,6 +11,7 @@ from django.db import Error as DatabaseError
 
 from .context import current_scope
 from .core.lsn import later
+from .core.policy import is_of_other_timeline
 from .core.routing_session import UNBOUND, Bound
 from .engine import connection_to
 from .errors import PrimaryProtected
@@ -339,9 +340,14 @@ def capture_bound_once(runtime: Runtime, cluster: ClusterSession) -> Bound:
     """Return what `capture_bound` does; costs nothing if no statement and no commit has ended on the primary since this process did it."""
     primary, use = cluster.primary, runtime.last_use(cluster.primary)
     pointer = None if cluster.outcome_unknown else runtime.position_since(primary, use)
-    if pointer is not None:
+    # After a failover no replica could prove it any more.
+    if pointer is not None and not is_of_other_timeline(pointer, runtime.topology(primary)):
         return Bound(pointer)
+    connection, routing = connection_to(primary), current_scope().routing
+    is_ours = connection.pglb_is_lost and (routing is None or not routing.is_request)
     bound = capture_bound(runtime, cluster)
+    if is_ours:
+        connection.close()  # nobody else does in a thread that has not used the database, and a pool would lose a place
     if bound.pointer is not None:
         runtime.remember_position(primary, use, bound.pointer)
     return bound

@@ -137,6 +137,37 @@ def write_apart() -> None:
     connections.close_all()
 
 
+def test_thread_that_only_publishes_keeps_no_connection(site: Site) -> None:
+    """Nobody would close it, and each thread would cost a pool one of its places."""
+    Entry.objects.create(text="x")
+    kept: list[object] = []
+
+    def publish() -> None:
+        kept.append(text_for_job())
+        kept.append(connections["default"].connection)
+
+    thread = threading.Thread(target=publish)
+    thread.start()
+    thread.join()
+    text, connection = kept
+    assert (text is not None, connection) == (True, None)
+
+
+def test_position_of_another_timeline_is_not_told_of_again(site: Site) -> None:
+    """After a failover no replica could ever prove it, and a process that only publishes would send all its jobs to the primary."""
+    Entry.objects.create(text="x")
+    site.wait_until_seen()
+    text_for_job()
+    process = runtime.get_runtime()
+    use = process.last_use("default")
+    pointer = process.position_since("default", use)
+    assert pointer is not None
+    process.remember_position("default", use, pointer._replace(timeline=pointer.timeline + 1))
+    with job_session(text_for_job(), Consistency.STICKY):
+        assert Entry.objects.get().text == "x"
+        assert answered_by() == {("replica", "replica")}
+
+
 def test_commit_is_told_of_although_another_thread_published_before_it(site: Site) -> None:
     """The position that it took lies after the statement, and before the commit."""
     with paused(site):
