@@ -104,6 +104,8 @@ def load_bound(runtime: Runtime, routing: RoutingSession, cluster: ClusterSessio
     if not runtime.needs_pointers(cluster.primary):
         cluster.loaded = True
         return
+    # From now on, whoever asks first: somebody who publishes a job, say, before the first read.
+    cluster.look_again_at = cluster.look_again_at or now() + runtime.config.clusters[cluster.primary].check_interval
     token = _loading.set(_loading.get() | {cluster})
     try:
         is_outer_loaded = _load_outer(runtime, routing, cluster)

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from django_pglb import routing_session, use_primary
+from django_pglb import export_pointer, routing_session, use_primary
 from django_pglb.context import open_routing
 from django_pglb.core.decision import Decision, Reason
 from django_pglb.core.routing_session import RoutingSession
@@ -133,6 +133,16 @@ def test_unit_asks_the_store_once_in_an_interval(site: Site, settings: Any) -> N
         for _ in range(5):
             decision = read(routing)[1]
             assert decision.reason is Reason.REPLICA
+    assert len([command for command in commands if command.startswith(("GET", "MGET"))]) == 2
+
+
+def test_unit_that_publishes_before_it_reads_asks_the_store_once(site: Site, settings: Any) -> None:
+    """The interval begins with the first question, whoever asks it."""
+    settings.PGLB = {"default": {**settings.PGLB["default"], "CHECK_INTERVAL": 600}}
+    site.wait_until_online()
+    with routing_session(identity=ANN) as routing, redis_commands(site) as commands:
+        export_pointer()
+        assert read(routing)[1].reason is Reason.REPLICA
     assert len([command for command in commands if command.startswith(("GET", "MGET"))]) == 2
 
 
