@@ -53,9 +53,9 @@ class Runtime:
         self._without_position: set[str] = set()
         self._without_session = False
         self._unkept: set[str] = set()
-        self._uses = dict.fromkeys(config.clusters, 0)
-        self._uses_outside = dict(self._uses)
         self._use_numbers = itertools.count(1)
+        self._uses_outside = dict.fromkeys(config.clusters, 0)
+        self._uses = {primary: next(self._use_numbers) if primary in _used_by_parent else 0 for primary in config.clusters}
         self._positions: dict[str, tuple[int, Pointer]] = {}
         self._looked_at: frozenset[str] = frozenset()
         targets = {primary: cluster_targets(cluster) for primary, cluster in config.clusters.items()}
@@ -157,6 +157,10 @@ class Runtime:
         """Return the number of the latest use of `primary` that has ended in this process; 0 if there was none."""
         return self._uses[primary]
 
+    def used(self) -> frozenset[str]:
+        """Return the primaries that this process has used, or a parent before it was forked."""
+        return frozenset(primary for primary, use in self._uses.items() if use)
+
     def uses_outside(self) -> dict[str, int]:
         """Return the number of each primary's latest use by this process outside any request, as in a thread that a view starts."""
         return dict(self._uses_outside)
@@ -243,6 +247,9 @@ class Runtime:
 conversations = Conversations()
 """This process's connections to replicas, which are severed when their host does not answer."""
 
+_used_by_parent: frozenset[str] = frozenset()
+"""The primaries that were used before this process was forked: what it goes on with may have been written there."""
+
 _runtime: Runtime | None = None
 _runtime_lock = threading.Lock()  # protects building: two threads must not start two checkers
 
@@ -267,16 +274,19 @@ def _build() -> Runtime:
 
 def reset(**_: object) -> None:
     """Forget everything that this process knows: settings, stores, topology. The next use starts afresh."""
-    global _runtime
+    global _runtime, _used_by_parent
     with _runtime_lock:
         runtime, _runtime = _runtime, None
+        _used_by_parent = frozenset()
     if runtime is not None:
         runtime.close()
 
 
 def _after_fork() -> None:
     # A child begins with a runtime of its own: other threads of its parent may hold the locks of this one.
-    global _runtime, _runtime_lock
+    global _runtime, _runtime_lock, _used_by_parent
+    if _runtime is not None:
+        _used_by_parent = _runtime.used()
     _runtime, _runtime_lock = None, threading.Lock()
 
 

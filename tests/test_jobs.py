@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from collections.abc import Iterator
@@ -166,6 +167,28 @@ def test_position_of_another_timeline_is_not_told_of_again(site: Site) -> None:
     with job_session(text_for_job(), Consistency.STICKY):
         assert Entry.objects.get().text == "x"
         assert answered_by() == {("replica", "replica")}
+
+
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
+def test_child_tells_of_what_its_parent_wrote(site: Site) -> None:
+    """A script may write, and let processes that it forks publish the jobs for it."""
+    with paused(site):
+        Entry.objects.create(text="parent's")
+        connections.close_all()
+        theirs, ours = os.pipe()
+        child = os.fork()
+        if not child:
+            try:
+                os.write(ours, (text_for_job() or "").encode())
+            finally:
+                os._exit(0)
+        os.waitpid(child, 0)
+        os.close(ours)
+        text = os.read(theirs, 4096).decode()
+        os.close(theirs)
+        with job_session(text or None, Consistency.STICKY):
+            assert Entry.objects.get().text == "parent's"
+            assert answered_by() == {("default", "behind")}
 
 
 def test_commit_is_told_of_although_another_thread_published_before_it(site: Site) -> None:
