@@ -47,6 +47,7 @@ BLOCK = (
     "atomic_blocks",
     "needs_rollback",
     "run_on_commit",
+    "pglb_writers",
     "pglb_is_in_views_block",
     "_pglb_owes_begin",
 )

@@ -13,8 +13,10 @@ from django.http import HttpRequest, JsonResponse
 from django.test import AsyncClient, Client, override_settings
 from django.urls import path
 
-from django_pglb import use_primary
+from django_pglb import mark_write, use_primary
 from django_pglb.core.decision import Reason
+from django_pglb.core.routing_session import Bound
+from django_pglb.stores.base import decode
 
 from ..fix_routed import REPLICAS, Routed
 from .models import Publication, Reader
@@ -372,6 +374,26 @@ def test_view_that_names_the_primary(routed: Routed, condition: str) -> None:
     response = routed.visit(Client(), read_twice)
     assert response.json() == {"counts": [1, 1]}
     routed.assert_served(response, "default", Reason.FORCED_PRIMARY, Reason.TRANSACTION)
+
+
+@pytest.mark.parametrize("condition", ["closed"], indirect=True)
+def test_who_was_marked_before_the_block_began_is_bound_when_it_commits(routed: Routed, condition: str) -> None:
+    """By a position, although connecting forgets what a connection knew. Until then a pin holds."""
+    if routed.is_naive:
+        return
+    stored: list[Bound] = []
+
+    def mark_and_write(request: HttpRequest) -> JsonResponse:
+        with routed.unit("ann"):
+            mark_write()
+        (key,) = routed.site.pointer_keys()
+        stored.append(decode(routed.site.redis.get(key).decode()))
+        Publication.objects.create(title="Olds")
+        transaction.on_commit(lambda: stored.append(decode(routed.site.redis.get(key).decode())))
+        return JsonResponse({})
+
+    routed.visit(Client(), mark_and_write)
+    assert [bound.pointer is not None for bound in stored] == [False, True]
 
 
 def test_request_of_an_asynchronous_server(routed: Routed) -> None:
