@@ -149,7 +149,7 @@ class SuspendedScope:
     """The scope of code that runs in steps, as a generator does: what one step has changed is in force in the next, and only there."""
 
     def __init__(self, routing: RoutingSession) -> None:
-        self._kept = Scope(routing=routing)
+        self._kept = Scope(routing=routing, in_step=True)
 
     @contextmanager
     def resumed(self) -> Iterator[None]:

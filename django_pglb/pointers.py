@@ -69,9 +69,9 @@ def note_end_of_write(primary: str) -> None:
 
 
 def note_commit(routing: RoutingSession, primary: str) -> None:
-    """Note that what `routing` wrote was committed, now. If it has ended, it is saved at once."""
+    """Note that what `routing` wrote was committed, now. If it has ended, or is being streamed and this is no step of it, it is saved."""
     routing.cluster(primary).note_write()
-    if routing.has_ended:
+    if routing.has_ended or (routing.streams and not current_scope().in_step):
         save_late(routing)
 
 
@@ -292,8 +292,8 @@ def save_after_headers(routing: RoutingSession) -> None:
 
 
 def save_late(routing: RoutingSession) -> None:
-    """Save what was committed after the end of `routing`, also for the units of work around it that have ended."""
-    for unit in takewhile(lambda unit: unit.has_ended, (routing, *routing.around())):
+    """Save what was committed after the end of `routing`, or beside its stream, also for the units of work around it that are like that."""
+    for unit in takewhile(lambda unit: unit.is_saved_late, (routing, *routing.around())):
         _save_after_headers(unit)
 
 

@@ -34,6 +34,7 @@ def keep_streaming(response: HttpResponseBase, routing: RoutingSession) -> bool:
         return False
     # The block of `ATOMIC_REQUESTS` has ended: one that is open later is the generator's own.
     routing.view_atomic = frozenset()
+    routing.streams = True
     # Django's own wrappers are made of these when they are consumed, and close nothing.
     raw: Any = response
     stream = AsyncStream(raw._iterator, routing) if response.is_async else SyncStream(raw._iterator, routing)

@@ -95,7 +95,7 @@ class routing_session:  # noqa: N801 - used like a function
         if routing.identities.known() and pointers.must_save(routing):
             return True
         # A task that outlives its request opens units of work inside one that has ended.
-        return routing.outer is not None and routing.outer.has_ended
+        return routing.outer is not None and routing.outer.is_saved_late
 
     def _save(self, routing: RoutingSession) -> None:
         if routing.identities.known():

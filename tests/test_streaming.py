@@ -8,7 +8,7 @@ import io
 import json
 import logging
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import closing
 from typing import Any
 from urllib.parse import urlencode
@@ -390,6 +390,47 @@ def test_asynchronous_stream_under_wsgi_is_bound(site: Site) -> None:
     assert is_on_replica(first)
     assert second["text"] == "streamed"
     assert newest() == ("streamed", BEHIND)
+
+
+def test_task_of_the_view_binds_while_its_stream_waits_for_the_next_chunk(site: Site) -> None:
+    """That may be long in coming, as with server-sent events."""
+    pause(site)
+
+    async def listen() -> Any:
+        may_write = asyncio.Event()
+
+        async def write() -> None:
+            await may_write.wait()
+            await Entry.objects.acreate(text="beside")
+
+        async def events(request: HttpRequest) -> StreamingHttpResponse:
+            tasks.append(asyncio.create_task(write()))
+
+            async def chunks() -> AsyncIterator[str]:
+                yield "begun"
+                await asyncio.Event().wait()
+
+            return StreamingHttpResponse(chunks())
+
+        tasks: list[asyncio.Task[None]] = []
+        with override_settings(ROOT_URLCONF=(path("events/", events),)):
+            response = await AsyncClient().get("/events/", headers=TOKEN)
+        assert isinstance(response, StreamingHttpResponse)
+        stream: Any = aiter(response)
+        assert await anext(stream) == b"begun"
+        waiting = asyncio.ensure_future(anext(stream))
+        await asyncio.sleep(0)
+        may_write.set()
+        await tasks[0]
+        try:
+            return await sync_to_async(newest)()
+        finally:
+            waiting.cancel()
+            await asyncio.wait([waiting])
+            await stream.aclose()
+            await sync_to_async(connections.close_all)()
+
+    assert asyncio.run(listen()) == ("beside", BEHIND)
 
 
 def export_by_stream(request: HttpRequest) -> StreamingHttpResponse:

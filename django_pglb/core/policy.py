@@ -28,6 +28,8 @@ class Scope(NamedTuple):
     forced: Literal["primary", "replicas"] | None = None
     ignore_writes: bool = False
     replica_reads: bool = False
+    in_step: bool = False
+    """This is a step of a stream, which saves what was written in it before its chunk leaves."""
     outer: Scope | None = None
     """The scope that this one was opened in."""
 

@@ -321,6 +321,7 @@ class RoutingSession:
         "replica_reads",
         "safe_in",
         "safe_method",
+        "streams",
         "view_atomic",
     )
 
@@ -343,6 +344,8 @@ class RoutingSession:
         """The unit of work that this one was opened in."""
         self.has_ended = False
         """What it wrote has been saved. Tasks that it has started may write more."""
+        self.streams = False
+        """Its response is being streamed. Tasks that it has started write more, and the next chunk may be long in coming."""
         self.clusters: dict[str, ClusterSession] = {}
 
     def cluster(self, primary: str) -> ClusterSession:
@@ -369,6 +372,11 @@ class RoutingSession:
     def has_unsaved(self, primary: str) -> bool:
         """Whether this unit of work, or one around it, wrote to the cluster of `primary` what no saved pointer covers yet."""
         return any(unit.cluster(primary).must_save for unit in (self, *self.around()))
+
+    @property
+    def is_saved_late(self) -> bool:
+        """Whether what tasks of this unit of work write must be saved by themselves."""
+        return self.has_ended or self.streams
 
     @property
     def is_taken_to_have_written(self) -> bool:
