@@ -361,6 +361,13 @@ def test_scheduled_task_is_bound_by_nobody(
 # --- Whatever happens ---
 
 
+def test_message_that_comes_again_finds_what_its_first_try_wrote(worker: Worker, celery_app: Celery, site: Site, text: str) -> None:
+    """With `acks_late` the broker delivers the message of a worker that died once more, and it carries no pointer for that try."""
+    pause(site)
+    answer = started(worker, celery_app, "write_and_give_back", text)
+    assert (answer["found"], served(answer)) == (True, {("default", "forced_primary")})
+
+
 @pytest.mark.parametrize("task", ["tasks.fail", "tasks.take_too_long", "misspelt.misspelt"])
 def test_unit_of_work_is_closed_whatever_happens(workers: dict[str, Worker], celery_app: Celery, site: Site, text: str, task: str) -> None:
     """After an exception, a time limit, or a refusal the next task of the same process finds no unit of work open."""

@@ -6,6 +6,7 @@ import time
 from typing import Any
 
 from celery import current_task, shared_task
+from celery.exceptions import Reject
 from django.db import connections
 
 from django_pglb import current_decisions, use_primary
@@ -83,6 +84,15 @@ def write_and_retry(self: Any, text: str) -> dict[str, Any]:
         return read(text)
     Entry.objects.create(text=text)
     raise self.retry(countdown=0)
+
+
+@shared_task(bind=True, db_consistency="delayed", acks_late=True)
+def write_and_give_back(self: Any, text: str) -> dict[str, Any]:
+    """Write, and let the broker deliver the same message again, as it does when a worker has died."""
+    if self.request.delivery_info["redelivered"]:
+        return read(text)
+    Entry.objects.create(text=text)
+    raise Reject(requeue=True)
 
 
 @shared_task(db_consistency="sticky")

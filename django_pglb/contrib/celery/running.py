@@ -36,7 +36,7 @@ def connect() -> None:
 
 def open_unit(task: Task, **_: object) -> None:
     try:
-        consistency = consistency_of(task)
+        consistency = Consistency.ALWAYS if _may_have_run(task) else consistency_of(task)
     except ImproperlyConfigured:
         consistency = Consistency.ALWAYS  # before_start says so
     unit = job_session(getattr(task.request, POINTER, None), consistency)
@@ -53,10 +53,15 @@ def close_unit(task: Task, **_: object) -> None:
 def before_start(task: Task, task_id: str, args: Any, kwargs: Any) -> None:
     """Refuse a task whose `db_consistency` is wrong, and put one back that no replica can answer yet."""
     request = task.request
-    if consistency_of(task) is not Consistency.DELAYED or request.is_eager or getattr(request, CAME_AGAIN, False):
+    if consistency_of(task) is not Consistency.DELAYED or request.is_eager or getattr(request, CAME_AGAIN, False) or _may_have_run(task):
         return
     if should_come_again() and _publish_again(task):
         raise Ignore
+
+
+def _may_have_run(task: Task) -> bool:
+    """Say whether the broker has delivered this very message before, so that a try may have written what its pointer does not cover."""
+    return bool((task.request.delivery_info or {}).get("redelivered"))
 
 
 def _publish_again(task: Task) -> bool:
