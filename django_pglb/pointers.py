@@ -272,6 +272,9 @@ def _save(
 
 def _identities_to_bind(routing: RoutingSession) -> tuple[Identity, ...]:
     """Return whom to bind. What was committed must be saved for those who are known, also where the session cannot be loaded."""
+    if any(connection_to(primary).pglb_is_busy for primary in get_runtime().config.clusters):
+        # To load it would wait for the rows to end. Whoever writes among them is saved once more then.
+        return tuple(routing.identities.known())
     try:
         return tuple(routing.identities.to_bind())
     except Exception as error:  # noqa: BLE001 - the session may live anywhere

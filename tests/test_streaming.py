@@ -25,6 +25,7 @@ from django.urls import path
 from django_pglb import use_replicas
 from django_pglb.context import current_scope
 from django_pglb.core.policy import Scope
+from django_pglb.identity import session_owners
 from django_pglb.middleware import LoadBalancingMiddleware
 from django_pglb.stores.base import decode
 from django_pglb.testing import wait_until
@@ -484,3 +485,29 @@ def test_write_is_saved_although_rows_occupy_the_connection(site: Site, export: 
     assert b"".join(chunks) == b"1\n2\n3\n"
     assert newest() == ("exported", BEHIND)
     assert decode(site.redis.get(key).decode()).pointer is not None
+
+
+def test_session_is_not_loaded_among_rows(site: Site, user: Any) -> None:
+    """That would wait for their end, too. Whoever is known without it is bound at once, and its user when the rows have ended."""
+    browser = Client()
+    browser.post("/sign_in/", {"username": "ann", "password": "secret"})
+    site.wait_until_seen()
+    site.forget_pointers()
+    session_owners.clear()
+    del browser.cookies["pglb"]
+    kept: list[int] = []
+
+    def consume() -> None:
+        with override_settings(ROOT_URLCONF=(path("export/", export_by_copy),)):
+            stream: Any = browser.get("/export/").streaming_content
+        next(stream)
+        kept.append(len(site.pointer_keys()))
+        list(stream)
+        kept.append(len(site.pointer_keys()))
+        connections.close_all()
+
+    # A daemon, so that a test run ends although it hangs.
+    thread = threading.Thread(target=consume, daemon=True)
+    thread.start()
+    thread.join(20)
+    assert kept == [1, 2]
