@@ -3,10 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
-import subprocess
-import sys
-import tempfile
 from collections.abc import Iterator
 from typing import Any, Self
 
@@ -18,10 +14,9 @@ from django_pglb.core.topology import HostState
 from django_pglb.testing import Cluster, RedisServer, wait_until
 
 from .fix_site import Site
-from .served.site import ROOT
+from .served.program import Program
 
 READY_SECONDS = 120
-END_SECONDS = 15
 # How long a worker puts a delayed task back for: more than a busy machine needs to resume replay and to see it.
 DELAY_SECONDS = 5
 POOLS = {"prefork": 1, "threads": 4, "solo": 1}
@@ -34,39 +29,23 @@ class Worker:
         self.pool = pool
         self._environment = environment
         self._app = app
-        self._process: subprocess.Popen[bytes] | None = None
+        self._program: Program | None = None
 
     def __enter__(self) -> Self:
-        self._log = tempfile.TemporaryFile()
         name = f"{self.pool}@127.0.0.1"
         arguments = ["-A", "tests.jobs.app", "worker", "--pool", self.pool, "-c", str(POOLS[self.pool]), "-Q", self.pool, "-n", name]
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "celery", *arguments, "--loglevel", "WARNING", "--without-gossip", "--without-mingle"],
-            cwd=ROOT,
-            env=self._environment,
-            stdin=subprocess.DEVNULL,
-            stdout=self._log,
-            stderr=self._log,
-            start_new_session=True,
-        )
+        arguments += ["--loglevel", "WARNING", "--without-gossip", "--without-mingle"]
+        self._program = Program(["celery", *arguments], self._environment)
         return self
 
     def __exit__(self, *exc_info: object) -> None:
-        process = self._process
-        if process is None:
-            return
-        process.send_signal(signal.SIGTERM)
-        try:
-            process.wait(END_SECONDS)
-        except subprocess.TimeoutExpired:
-            # The session is the worker's own: its children are in it.
-            os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
-        self._process = None
-        self._log.close()
+        program, self._program = self._program, None
+        if program is not None:
+            program.end()
 
     def read_log(self) -> str:
-        return os.pread(self._log.fileno(), 10_000_000, 0).decode(errors="replace")
+        assert self._program is not None
+        return self._program.read_log()
 
     def run(self, task: str, *args: Any) -> Any:
         """Return what the task of this name answers here, started by nobody who has a pointer."""

@@ -13,7 +13,8 @@ import pytest
 from django_pglb.testing import Cluster
 
 from .served.client import Answer
-from .served.site import ROOT, GunicornSite, children_of, sees_replicas_online
+from .served.program import ROOT
+from .served.site import GunicornSite, children_of, sees_replicas_online
 
 DATABASE = "site"
 REGISTER_READ = """

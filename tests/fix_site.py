@@ -77,6 +77,11 @@ class Site:
         for replica in self.cluster.replicas:
             replica.pause_replay()
 
+    def resume_replay(self) -> None:
+        """Let both replicas go on."""
+        for replica in self.cluster.replicas:
+            replica.resume_replay()
+
     def wait_for_states(self, **expected: HostState) -> None:
         """Wait until the checker of this process sees the hosts so."""
         wait_until(lambda: self._states(expected) == expected, what=f"the checker to see {expected}", timeout=60)

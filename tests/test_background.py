@@ -49,15 +49,10 @@ async def let_it_write_after_the_response(how: str) -> None:
     await sync_to_async(connections.close_all)()
 
 
-def pause(site: Site) -> None:
-    for replica in site.cluster.replicas:
-        replica.pause_replay()
-
-
 @pytest.mark.parametrize("how", ["statement", "transaction", "inner"])
 def test_task_that_outlives_its_request_binds_the_user(site: Site, how: str) -> None:
     """It saves what it has committed by itself, since the request will not any more."""
-    pause(site)
+    site.pause_replay()
     asyncio.run(let_it_write_after_the_response(how))
     assert newest() == ("later", BEHIND)
     if how == "inner":
@@ -66,7 +61,7 @@ def test_task_that_outlives_its_request_binds_the_user(site: Site, how: str) -> 
 
 def test_task_that_outlives_its_request_may_bind_nobody(site: Site) -> None:
     """`ignore_writes()` means the same there."""
-    pause(site)
+    site.pause_replay()
     asyncio.run(let_it_write_after_the_response("ignored"))
     text, served = newest()
     assert text is None
@@ -102,7 +97,7 @@ def writing(context: contextvars.Context) -> Iterator[Callable[[], None]]:
 
 def test_transaction_that_is_open_when_its_unit_ends_binds_when_it_commits(site: Site) -> None:
     """The position that the end has saved does not cover it."""
-    pause(site)
+    site.pause_replay()
     with ExitStack() as stack:
         with routing_session(identity=ANN):
             Entry.objects.create(text="quick")

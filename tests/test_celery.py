@@ -29,7 +29,7 @@ from .fix_jobs import Worker
 from .fix_site import Site
 from .guestbook.models import Entry
 from .jobs.app import PUT_BACK
-from .served.site import ROOT
+from .served.program import ROOT
 
 pytestmark = pytest.mark.urls("tests.jobs.urls")
 
@@ -51,16 +51,6 @@ def worker(request: pytest.FixtureRequest, workers: dict[str, Worker], site: Sit
 def text() -> str:
     """A text that nobody has written yet."""
     return uuid.uuid4().hex
-
-
-def pause(site: Site) -> None:
-    for replica in site.cluster.replicas:
-        replica.pause_replay()
-
-
-def resume(site: Site) -> None:
-    for replica in site.cluster.replicas:
-        replica.resume_replay()
 
 
 def order(worker: Worker, app: Celery, path: str, **fields: Any) -> list[Answer]:
@@ -89,10 +79,10 @@ def position_queries(site: Site, since: int) -> int:
 
 def test_sticky_task_finds_its_publishers_write(worker: Worker, celery_app: Celery, site: Site, text: str) -> None:
     """While no replica has the write, the primary answers; once one has it, a replica does, as that server itself can tell."""
-    pause(site)
+    site.pause_replay()
     (answer,) = order(worker, celery_app, "/order/", task="sticky", text=text)
     assert (answer["found"], served(answer)) == (True, {("default", "behind")})
-    resume(site)
+    site.resume_replay()
     worker.wait_until_seen(site.cluster.primary.write_lsn)
     marks = {alias: site.log_end(alias) for alias in ("default", "replica1", "replica2")}
     answer = started(worker, celery_app, "sticky", text)
@@ -122,11 +112,11 @@ def test_level_of_tasks_that_name_none_is_a_setting(site: Site, celery_app: Cele
 
 def test_delayed_task_waits_for_a_replica(worker: Worker, celery_app: Celery, site: Site, text: str, put_back: redis.Redis) -> None:
     """It comes again under the same id, counted as no retry, and a replica answers."""
-    pause(site)
+    site.pause_replay()
     response = Client().post("/order/", {"queue": worker.pool, "task": "delayed", "text": text})
     (task_id,) = response.json()["ids"]
     wait_until(lambda: task_id in put_back.lrange(PUT_BACK, 0, -1), timeout=60, what="the task to be put back")
-    resume(site)
+    site.resume_replay()
     answer = worker.result_of(celery_app.AsyncResult(task_id))
     assert (answer["found"], served(answer)) == (True, {("replica", "replica")})
     assert (answer["came_again"], answer["id"], answer["retries"]) == (True, task_id, 0)
@@ -134,7 +124,7 @@ def test_delayed_task_waits_for_a_replica(worker: Worker, celery_app: Celery, si
 
 def test_delayed_task_is_put_back_once(worker: Worker, celery_app: Celery, site: Site, text: str, put_back: redis.Redis) -> None:
     """Where the replicas are not there a second later either, the primary answers. In a chain, the next link runs once, too."""
-    pause(site)
+    site.pause_replay()
     Entry.objects.create(text=text)
     tasks = celery_app.tasks
     first = tasks["tests.jobs.tasks.delayed"].s(text).set(queue=worker.pool)
@@ -159,7 +149,7 @@ def test_delayed_task_runs_at_once_where_a_replica_has_what_it_must_see(worker: 
 
 def test_task_finds_what_an_earlier_request_wrote(worker: Worker, celery_app: Celery, site: Site, text: str) -> None:
     """A request that writes nothing itself hands on what its user must see."""
-    pause(site)
+    site.pause_replay()
     browser = Client()
     browser.post("/write/", {"text": text})
     response = browser.get("/start_only/", {"queue": worker.pool, "task": "sticky", "text": text})
@@ -169,7 +159,7 @@ def test_task_finds_what_an_earlier_request_wrote(worker: Worker, celery_app: Ce
 
 def test_task_of_a_stranger_reads_a_replica_that_lags(worker: Worker, celery_app: Celery, site: Site, text: str) -> None:
     """It is the pointer that keeps others on the primary: who has none reads from a replica what that has."""
-    pause(site)
+    site.pause_replay()
     Client().post("/write/", {"text": text})
     response = Client().get("/start_only/", {"queue": worker.pool, "task": "sticky", "text": text})
     answer = worker.result_of(celery_app.AsyncResult(response.json()["ids"][0]))
@@ -203,10 +193,10 @@ def test_position_is_asked_anew_after_each_commit(celery_app: Celery, site: Site
 
 def test_task_of_an_on_commit_hook_waits_for_no_more_than_the_commit(worker: Worker, celery_app: Celery, site: Site, text: str) -> None:
     """It carries a position from after the commit: one that a replica can reach."""
-    pause(site)
+    site.pause_replay()
     (answer,) = order(worker, celery_app, "/order_on_commit/", task="sticky", text=text)
     assert (answer["found"], served(answer)) == (True, {("default", "behind")})
-    resume(site)
+    site.resume_replay()
     (answer,) = order(worker, celery_app, "/order_on_commit/", task="delayed", text=text)
     assert (answer["found"], served(answer)) == (True, {("replica", "replica")})
 
@@ -272,14 +262,14 @@ def broken(**_: object) -> str:
 
 def test_retry_finds_what_the_first_try_wrote(worker: Worker, celery_app: Celery, site: Site, text: str) -> None:
     """The worker's own write binds the message that it sends."""
-    pause(site)
+    site.pause_replay()
     answer = started(worker, celery_app, "write_and_retry", text)
     assert (answer["found"], answer["retries"], served(answer)) == (True, 1, {("default", "behind")})
 
 
 def test_started_task_finds_what_the_starting_task_wrote(worker: Worker, celery_app: Celery, site: Site, text: str) -> None:
     """A task's own writes bind the tasks that it starts."""
-    pause(site)
+    site.pause_replay()
     task_id = started(worker, celery_app, "write_and_start", text)
     answer = worker.result_of(celery_app.AsyncResult(task_id))
     assert (answer["found"], served(answer)) == (True, {("default", "behind")})
@@ -287,7 +277,7 @@ def test_started_task_finds_what_the_starting_task_wrote(worker: Worker, celery_
 
 def test_next_link_of_a_chain_finds_what_the_one_before_wrote(worker: Worker, celery_app: Celery, site: Site, text: str) -> None:
     """Celery publishes it when the first has ended, which is still within its unit of work."""
-    pause(site)
+    site.pause_replay()
     tasks = celery_app.tasks
     links = [tasks["tests.jobs.tasks.write"].s(text), tasks["tests.jobs.tasks.sticky_next"].s(text)]
     answer = worker.result_of(chain(*(link.set(queue=worker.pool) for link in links)).apply_async())
@@ -296,7 +286,7 @@ def test_next_link_of_a_chain_finds_what_the_one_before_wrote(worker: Worker, ce
 
 def test_tasks_of_a_group_find_their_publishers_write(worker: Worker, celery_app: Celery, site: Site, text: str) -> None:
     """Each of them, for one round trip."""
-    pause(site)
+    site.pause_replay()
     with routing_session():
         Entry.objects.create(text=text)
         mark = site.log_end("default")
@@ -308,7 +298,7 @@ def test_tasks_of_a_group_find_their_publishers_write(worker: Worker, celery_app
 
 def test_body_of_a_chord_finds_what_every_part_wrote(workers: dict[str, Worker], celery_app: Celery, site: Site, text: str) -> None:
     """Also what another worker wrote than the one whose part ended last, and which publishes the body."""
-    pause(site)
+    site.pause_replay()
     tasks = celery_app.tasks
     parts = [
         tasks["tests.jobs.tasks.write"].s(text).set(queue="prefork"),
@@ -321,7 +311,7 @@ def test_body_of_a_chord_finds_what_every_part_wrote(workers: dict[str, Worker],
 
 def test_task_with_a_countdown_finds_its_publishers_write(worker: Worker, celery_app: Celery, site: Site, text: str) -> None:
     """The position is that of the publication, whenever the task runs."""
-    pause(site)
+    site.pause_replay()
     Entry.objects.create(text=text)
     answer = started(worker, celery_app, "sticky", text, countdown=1)
     assert (answer["found"], served(answer)) == (True, {("default", "behind")})
@@ -330,7 +320,7 @@ def test_task_with_a_countdown_finds_its_publishers_write(worker: Worker, celery
 @pytest.mark.parametrize(("task", "reason"), [("always", "forced_primary"), ("sticky", "wrote")])
 def test_eager_task_belongs_to_the_request(celery_app: Celery, site: Site, text: str, task: str, reason: str) -> None:
     """It sees what the request wrote, and afterwards the request goes on as before."""
-    pause(site)
+    site.pause_replay()
     response = Client().post("/order_eagerly/", {"task": task, "text": text})
     answer = response.json()["answer"]
     assert (answer["found"], served(answer)) == (True, {("default", reason)})
@@ -344,7 +334,7 @@ def test_scheduled_task_is_bound_by_nobody(
     """Beat has no user: its task reads from a replica what that has."""
     worker = workers["threads"]
     worker.wait_until_seen(site.cluster.primary.write_lsn)
-    pause(site)
+    site.pause_replay()
     results = redis.Redis.from_url(jobs_environment["JOBS_BROKER"], decode_responses=True)
     arguments = ["-A", "tests.jobs.beat", "beat", "-s", str(tmp_path / "schedule"), "--pidfile", "", "--loglevel", "WARNING"]
     beat = subprocess.Popen([sys.executable, "-m", "celery", *arguments], cwd=ROOT, env=jobs_environment, stdin=subprocess.DEVNULL)
@@ -363,7 +353,7 @@ def test_scheduled_task_is_bound_by_nobody(
 
 def test_message_that_comes_again_finds_what_its_first_try_wrote(worker: Worker, celery_app: Celery, site: Site, text: str) -> None:
     """With `acks_late` the broker delivers the message of a worker that died once more, and it carries no pointer for that try."""
-    pause(site)
+    site.pause_replay()
     answer = started(worker, celery_app, "write_and_give_back", text)
     assert (answer["found"], served(answer)) == (True, {("default", "forced_primary")})
 
@@ -396,7 +386,7 @@ def test_task_that_cannot_be_put_back_runs_now(
     site: Site, celery_app: Celery, text: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """A broker that is down must not lose it."""
-    pause(site)
+    site.pause_replay()
     Entry.objects.create(text=text)
     task = celery_app.tasks["tests.jobs.tasks.delayed"]
     pointer = jobs.text_for_job()

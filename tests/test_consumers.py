@@ -24,7 +24,7 @@ from django_pglb.stores.carried import sign, unsign
 from .fix_served import site_environment
 from .fix_site import Served, Site
 from .guestbook.models import Entry
-from .served.site import ROOT
+from .served.program import ROOT
 from .test_read_your_writes import signed_in
 
 BEHIND = [("default", Reason.BEHIND)]

@@ -58,16 +58,6 @@ def threads(on: OnBackend) -> Callable[..., Any]:
     return run
 
 
-def pause(site: Site) -> None:
-    for replica in site.cluster.replicas:
-        replica.pause_replay()
-
-
-def resume(site: Site) -> None:
-    for replica in site.cluster.replicas:
-        replica.resume_replay()
-
-
 def wait_until_seen(site: Site, result: Any) -> None:
     """Wait until both replicas have what the task of `result` must see. The primary may have gone on meanwhile, and not have sent it."""
     pointer = bounds_of_text(result.kwargs[POINTER])["default"].pointer
@@ -87,11 +77,11 @@ def run_when_seen(site: Site, on: OnBackend, result: Any) -> Any:
 
 def test_sticky_task_reads_from_the_primary_until_a_replica_has_it(site: Site, on: OnBackend) -> None:
     """With replay paused it sees the write on the primary (behind); after replay on a replica."""
-    pause(site)
+    site.pause_replay()
     with routing_session():
         Entry.objects.create(text="mine")
         assert answer(on("thread", tasks.look_sticky).enqueue().id) == {"text": "mine", "served": [["default", "behind"]]}
-        resume(site)
+        site.resume_replay()
         found = run_when_seen(site, on, on("dummy", tasks.look_sticky).enqueue())
     assert found["text"] == "mine"
     assert found["served"] in ON_REPLICA
@@ -99,7 +89,7 @@ def test_sticky_task_reads_from_the_primary_until_a_replica_has_it(site: Site, o
 
 def test_task_that_nothing_binds_reads_from_a_replica(site: Site, threads: Callable[..., Any]) -> None:
     """Whoever enqueued it wrote nothing, so it may miss what somebody else wrote."""
-    pause(site)
+    site.pause_replay()
     with routing_session():
         Entry.objects.create(text="somebody else's")
     with routing_session():
@@ -120,11 +110,11 @@ def test_setting_is_the_level_of_tasks_that_name_none(site: Site, on: OnBackend)
     """`PGLB_TASK_CONSISTENCY`."""
     with override_settings(PGLB_TASK_CONSISTENCY="sticky"):
         site.wait_until_online()
-        pause(site)
+        site.pause_replay()
         with routing_session():
             Entry.objects.create(text="mine")
             assert answer(on("thread", tasks.look).enqueue().id) == {"text": "mine", "served": [["default", "behind"]]}
-            resume(site)
+            site.resume_replay()
             found = run_when_seen(site, on, on("dummy", tasks.look).enqueue())
     assert found["text"] == "mine"
     assert found["served"] in ON_REPLICA
@@ -132,7 +122,7 @@ def test_setting_is_the_level_of_tasks_that_name_none(site: Site, on: OnBackend)
 
 def test_task_of_a_task_sees_what_the_first_one_had_to_see(site: Site, threads: Callable[..., Any], package: str) -> None:
     """Also where the first one, which reads from the primary, touches no database."""
-    pause(site)
+    site.pause_replay()
     with routing_session():
         Entry.objects.create(text="mine")
         result_id = threads(tasks.enqueue_look, package)
@@ -153,7 +143,7 @@ def test_function_does_not_get_the_reserved_argument(site: Site, threads: Callab
 
 def test_stored_task_that_is_enqueued_again_sees_what_it_had_to_see(site: Site, on: OnBackend) -> None:
     """By somebody who wrote nothing, from the arguments that its result shows."""
-    pause(site)
+    site.pause_replay()
     task = on("thread", tasks.look_sticky)
     with routing_session():
         Entry.objects.create(text="mine")
@@ -165,7 +155,7 @@ def test_stored_task_that_is_enqueued_again_sees_what_it_had_to_see(site: Site, 
 
 def test_message_that_says_nothing_is_read_from_the_primary(site: Site, on: OnBackend) -> None:
     """It was published before the app was installed, or past `enqueue()`: nobody knows what it must see."""
-    pause(site)
+    site.pause_replay()
     Entry.objects.create(text="mine")
     task = on("thread", tasks.look_sticky)
     assert answer(task.get_backend().enqueue(task, [], {}).id) == {"text": "mine", "served": [["default", "forced_primary"]]}
@@ -226,7 +216,7 @@ def test_aenqueue_takes_the_pointer_where_it_may_be_asked_for(site: Site, on: On
 
 def test_aenqueued_task_sees_the_write(site: Site, on: OnBackend) -> None:
     """With replay paused, it is read from the primary."""
-    pause(site)
+    site.pause_replay()
     task = on("thread", tasks.look_sticky)
 
     async def enqueue() -> Any:
@@ -239,11 +229,11 @@ def test_aenqueued_task_sees_the_write(site: Site, on: OnBackend) -> None:
 
 def test_async_task_reads_like_any_other(site: Site, on: OnBackend) -> None:
     """In an event loop (`acall`), from the primary while the replicas are behind, and from a replica when they are not."""
-    pause(site)
+    site.pause_replay()
     with routing_session():
         Entry.objects.create(text="mine")
         assert answer(on("thread", tasks.look_async).enqueue().id) == {"text": "mine", "served": [["default", "behind"]]}
-        resume(site)
+        site.resume_replay()
         found = run_when_seen(site, on, on("dummy", tasks.look_async).enqueue())
     assert found["text"] == "mine"
     assert found["served"] in ON_REPLICA
@@ -260,7 +250,7 @@ def in_request(view: Callable[[HttpRequest], JsonResponse]) -> tuple[Any, Served
 @pytest.mark.parametrize("task", [tasks.look_sticky, tasks.look_async], ids=["sync", "async"])
 def test_task_that_runs_at_once_belongs_to_the_request(site: Site, on: OnBackend, task: Any) -> None:
     """The immediate backend: what the request wrote, its task has written (`wrote`), and the request's decisions count the task's."""
-    pause(site)
+    site.pause_replay()
 
     def view(request: HttpRequest) -> JsonResponse:
         Entry.objects.create(text="mine")
@@ -273,7 +263,7 @@ def test_task_that_runs_at_once_belongs_to_the_request(site: Site, on: OnBackend
 
 def test_write_of_a_task_that_runs_at_once_is_the_requests(site: Site, on: OnBackend) -> None:
     """The request reads it afterwards on the primary, and whoever comes next with its cookie does too."""
-    pause(site)
+    site.pause_replay()
 
     def view(request: HttpRequest) -> JsonResponse:
         on("immediate", tasks.write_and_look).enqueue("mine")
@@ -309,13 +299,13 @@ def test_delayed_task_waits_a_second_for_a_replica(site: Site, on: OnBackend) ->
     task = on("dummy", tasks.look_delayed)
     with routing_session():
         assert delayed_until(task) is None
-    pause(site)
+    site.pause_replay()
     with routing_session():
         Entry.objects.create(text="mine")
         before = timezone.now()
         result = task.enqueue()
         assert before + timedelta(seconds=1) <= result.task.run_after <= timezone.now() + timedelta(seconds=1)
-    resume(site)
+    site.resume_replay()
     wait_until_seen(site, result)
     with routing_session():
         assert task.enqueue(**result.kwargs).task.run_after is None
@@ -323,7 +313,7 @@ def test_delayed_task_waits_a_second_for_a_replica(site: Site, on: OnBackend) ->
 
 def test_later_time_of_a_delayed_task_holds(site: Site, on: OnBackend) -> None:
     """A task that is to run in an hour anyway is left alone; one that is to run at once is not."""
-    pause(site)
+    site.pause_replay()
     with routing_session():
         Entry.objects.create(text="mine")
         an_hour_later = timezone.now() + timedelta(hours=1)
@@ -334,11 +324,11 @@ def test_later_time_of_a_delayed_task_holds(site: Site, on: OnBackend) -> None:
 
 def test_delayed_task_is_sticky_where_the_backend_cannot_defer(site: Site, on: OnBackend) -> None:
     """It runs at once, on the primary while no replica has it."""
-    pause(site)
+    site.pause_replay()
     with routing_session():
         Entry.objects.create(text="mine")
         assert answer(on("thread", tasks.look_delayed).enqueue().id) == {"text": "mine", "served": [["default", "behind"]]}
-        resume(site)
+        site.resume_replay()
         found = run_when_seen(site, on, on("dummy", tasks.look_delayed).enqueue())
     assert found["text"] == "mine"
     assert found["served"] in ON_REPLICA
@@ -392,7 +382,7 @@ def returned(result: Any) -> Any:
 def test_worker_reads_from_the_primary_what_no_replica_has(site: Site, task: Any) -> None:
     """The database backend: the task has the pointer of whoever enqueued it, in another process."""
     with Worker(site.cluster) as worker:
-        pause(site)
+        site.pause_replay()
         with routing_session():
             Entry.objects.create(text="mine")
             result = task.enqueue()
@@ -414,11 +404,11 @@ def test_worker_reads_from_a_replica_what_it_has(site: Site) -> None:
 
 def test_worker_reads_a_deferred_task_from_the_replica_that_has_caught_up(site: Site) -> None:
     """Nothing of it has run before, and its result is the one that was handed out."""
-    pause(site)
+    site.pause_replay()
     with routing_session():
         Entry.objects.create(text="mine")
         result = tasks.look_delayed.enqueue()
-    resume(site)
+    site.resume_replay()
     with Worker(site.cluster) as worker:
         worker.run_task()
     found = returned(result)
@@ -431,7 +421,7 @@ def test_worker_reads_a_deferred_task_from_the_replica_that_has_caught_up(site: 
 def test_worker_reads_a_deferred_task_from_the_primary_in_the_end(site: Site) -> None:
     """It waits once, and no longer."""
     with Worker(site.cluster) as worker:
-        pause(site)
+        site.pause_replay()
         with routing_session():
             Entry.objects.create(text="mine")
             result = tasks.look_delayed.enqueue()

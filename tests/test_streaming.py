@@ -140,16 +140,6 @@ def open_stream(site: Site, request: pytest.FixtureRequest) -> Iterator[Open]:
         stream.close()
 
 
-def pause(site: Site) -> None:
-    for replica in site.cluster.replicas:
-        replica.pause_replay()
-
-
-def resume(site: Site) -> None:
-    for replica in site.cluster.replicas:
-        replica.resume_replay()
-
-
 def newest(**headers: str) -> tuple[str | None, list[list[str]]]:
     """Return what another request of the same user reads, and where it was read and why."""
     response = Client().get("/newest/", headers=headers or TOKEN)
@@ -173,7 +163,7 @@ def test_stream_reads_from_one_replica(site: Site, open_stream: Open) -> None:
 
 def test_write_is_saved_before_its_chunk_leaves(site: Site, open_stream: Open) -> None:
     """While the stream is still open the user's next request reads it, from the primary; a stranger is none the wiser."""
-    pause(site)
+    site.pause_replay()
     stream = open_stream("read,write,read")
     assert is_on_replica(stream.next())
     assert newest()[0] is None
@@ -190,7 +180,7 @@ def test_write_is_saved_before_its_chunk_leaves(site: Site, open_stream: Open) -
 @pytest.mark.parametrize("ending", ["end", "hang up", "failure"])
 def test_last_write_of_a_stream_is_saved(site: Site, open_stream: Open, ending: str) -> None:
     """However it ends: what its `finally` wrote binds."""
-    pause(site)
+    site.pause_replay()
     stream = open_stream("read,fail" if ending == "failure" else "read", at_end="last")
     assert is_on_replica(stream.next())
     if ending == "end":
@@ -206,7 +196,7 @@ def test_last_write_of_a_stream_is_saved(site: Site, open_stream: Open, ending: 
 
 def test_override_around_a_chunk_is_the_streams_alone(site: Site, open_stream: Open) -> None:
     """Inside, it holds in the next step, too; the consumer never notices, nor does an override of its own reach the stream."""
-    pause(site)
+    site.pause_replay()
     Client().post("/write/", {"text": "newer"}, headers=TOKEN)
     stream = open_stream("read,stale,read")
     assert stream.next() == {"text": "newer", "served": BEHIND}
@@ -233,19 +223,19 @@ def test_long_stream_sees_what_another_device_wrote_meanwhile(site: Site, open_s
     """Server-sent events go on for hours."""
     stream = open_stream(",".join(["read"] * 10_000))
     assert is_on_replica(stream.next())
-    pause(site)
+    site.pause_replay()
     Client().post("/write/", {"text": "from the phone"}, headers=TOKEN)
     wait_until(lambda: stream.next() == {"text": "from the phone", "served": BEHIND}, timeout=60, what="the stream to see it")
 
 
 def test_long_stream_leaves_the_primary_again(site: Site, open_stream: Open) -> None:
     """Neither its own write nor replicas that were behind once keep it there."""
-    pause(site)
+    site.pause_replay()
     stream = open_stream(",".join(["write", *["read"] * 10_000]))
     assert stream.next()["text"] == "streamed"
     # Its own pointer takes over from the write itself.
     wait_until(lambda: stream.next() == {"text": "streamed", "served": BEHIND}, timeout=60, what="the write to be left behind")
-    resume(site)
+    site.resume_replay()
 
     def is_back() -> bool:
         chunk = stream.next()
@@ -260,7 +250,7 @@ def test_stream_of_an_unsafe_request_reads_from_the_primary_and_is_taken_to_have
     stream = open_stream("read,read", method="POST")
     assert stream.next()["served"] == [["default", "unsafe_method"]]
     site.forget_pointers()
-    pause(site)
+    site.pause_replay()
     Entry.objects.create(text="unseen")
     assert newest()[0] is None
     assert stream.rest()
@@ -269,7 +259,7 @@ def test_stream_of_an_unsafe_request_reads_from_the_primary_and_is_taken_to_have
 
 def test_unit_of_work_around_a_chunk_binds_both(site: Site, open_stream: Open) -> None:
     """What is written in a unit that the generator opened is saved for its identity and for the request's, before the chunk leaves."""
-    pause(site)
+    site.pause_replay()
     stream = open_stream("inner,read")
     assert stream.next()["text"] == "streamed"
     assert newest() == ("streamed", BEHIND)
@@ -309,14 +299,14 @@ def test_write_of_a_stream_that_only_a_cookie_could_carry_is_told_once(
 
 def test_client_that_disconnects_ends_the_stream(site: Site) -> None:
     """Under ASGI the generator is told at once, in its unit of work, and what it then wrote is saved."""
-    pause(site)
+    site.pause_replay()
     asyncio.run(hang_up_in_the_middle("/stream_async/", "steps=read,hang&at_end=last"))
     assert newest() == ("last", BEHIND)
 
 
 def test_client_that_disconnects_while_a_chunk_is_sent_ends_the_stream(site: Site) -> None:
     """The generator is not running then, and is closed all the same, not left to the garbage collector."""
-    pause(site)
+    site.pause_replay()
     gc.disable()
     try:
         asyncio.run(hang_up_in_the_middle("/stream_async/", "steps=read,read&at_end=last", hangs_while_sending=True))
@@ -365,7 +355,7 @@ def test_file_is_left_to_the_server(site: Site, rf: RequestFactory, handler: Any
 @pytest.mark.filterwarnings("ignore:StreamingHttpResponse must consume synchronous iterators:Warning")
 def test_synchronous_stream_under_asgi_is_bound(site: Site) -> None:
     """Django consumes it in a thread, to its end; what it wrote is saved before anything is sent."""
-    pause(site)
+    site.pause_replay()
 
     async def consume() -> list[Any]:
         response = await AsyncClient().get("/stream/?steps=read,write", headers=TOKEN)
@@ -384,7 +374,7 @@ def test_synchronous_stream_under_asgi_is_bound(site: Site) -> None:
 @pytest.mark.filterwarnings("ignore:StreamingHttpResponse must consume asynchronous iterators:Warning")
 def test_asynchronous_stream_under_wsgi_is_bound(site: Site) -> None:
     """Django consumes it in an event loop of its own, to its end."""
-    pause(site)
+    site.pause_replay()
     response = Client().get("/stream_async/?steps=read,write", headers=TOKEN)
     assert isinstance(response, StreamingHttpResponse)
     first, second = [json.loads(chunk) for chunk in response]
@@ -395,7 +385,7 @@ def test_asynchronous_stream_under_wsgi_is_bound(site: Site) -> None:
 
 def test_task_of_the_view_binds_while_its_stream_waits_for_the_next_chunk(site: Site) -> None:
     """That may be long in coming, as with server-sent events."""
-    pause(site)
+    site.pause_replay()
 
     async def listen() -> Any:
         may_write = asyncio.Event()
@@ -459,7 +449,7 @@ def export_by_copy(request: HttpRequest) -> StreamingHttpResponse:
 @pytest.mark.parametrize("export", [export_by_stream, export_by_copy])
 def test_write_is_saved_although_rows_occupy_the_connection(site: Site, export: Callable[[HttpRequest], StreamingHttpResponse]) -> None:
     """Nothing can be asked among the rows, and psycopg would wait for ever: a pin holds until they have ended, then a position."""
-    pause(site)
+    site.pause_replay()
     chunks: list[bytes] = []
     has_begun, may_go_on = threading.Event(), threading.Event()
 

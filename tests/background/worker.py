@@ -14,7 +14,7 @@ from django_pglb.core.topology import HostState
 from django_pglb.testing import Cluster, wait_until
 
 from ..fix_served import site_environment
-from ..served.site import ROOT
+from ..served.program import ROOT
 
 READY = "ready\n"
 END_SECONDS = 120

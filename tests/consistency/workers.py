@@ -4,18 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
-import signal
-import subprocess
-import sys
-import tempfile
 from collections.abc import Collection, Mapping
 from typing import Self
 
 import redis
 
 from django_pglb.testing import wait_until
-from tests.served.site import END_SECONDS, READY_SECONDS, ROOT
+from tests.served.program import Program
+from tests.served.site import READY_SECONDS
 
 from .history import TaskRun, task_run
 from .wording import READY_WORKERS, TASK_RUNS
@@ -30,12 +26,11 @@ class Workers:
 
     def __init__(self, environment: Mapping[str, str]) -> None:
         self._environment = environment
-        self._processes: dict[int, subprocess.Popen[bytes]] = {}
+        self._programs: dict[int, Program] = {}
         self._redis = redis.Redis.from_url(environment["CONSISTENCY_BROKER"])
 
     def __enter__(self) -> Self:
         self._redis.flushdb()
-        self._log = tempfile.TemporaryFile()
         try:
             for number in range(WORKERS):
                 self.start(number)
@@ -46,37 +41,22 @@ class Workers:
         return self
 
     def __exit__(self, *exc_info: object) -> None:
-        for process in self._processes.values():
-            process.send_signal(signal.SIGTERM)
-        for process in self._processes.values():
-            try:
-                process.wait(END_SECONDS)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
-        self._processes.clear()
+        for program in self._programs.values():
+            program.end()
+        self._programs.clear()
         self._redis.close()
-        self._log.close()
 
     def start(self, number: int) -> None:
         """Start a worker; it takes tasks a moment later."""
         options = ["--pool", "threads", "-c", str(THREADS), "-n", f"{number}@127.0.0.1", "--loglevel", "WARNING"]
         options += ["--without-gossip", "--without-mingle"]
-        self._processes[number] = subprocess.Popen(
-            [sys.executable, "-m", "celery", "-A", "tests.consistency.jobs", "worker", *options],
-            cwd=ROOT,
-            env=self._environment,
-            stdin=subprocess.DEVNULL,
-            stdout=self._log,
-            stderr=self._log,
-            start_new_session=True,
-        )
+        self._programs[number] = Program(["celery", "-A", "tests.consistency.jobs", "worker", *options], self._environment)
 
     def kill(self, number: int) -> None:
         """End a worker with SIGKILL, whatever it is at."""
-        process = self._processes[number]
-        process.kill()
-        process.wait()
+        program = self._programs.pop(number)
+        program.kill()
+        program.end()
 
     def wait_until_ready(self) -> None:
         """Wait until every worker takes tasks."""
@@ -93,11 +73,10 @@ class Workers:
 
     def read_log(self) -> str:
         """Return what the workers have logged so far."""
-        return os.pread(self._log.fileno(), 10_000_000, 0).decode(errors="replace")
+        return "\n".join(program.read_log() for program in self._programs.values())
 
     def _is_ready(self) -> bool:
-        for number, process in self._processes.items():
-            if process.poll() is not None:
-                raise RuntimeError(f"worker {number} has ended with {process.returncode}; its log:\n{self.read_log()}")
+        for program in self._programs.values():
+            program.check_alive()
         ready = {int(pid) for pid in self._redis.smembers(READY_WORKERS)}
-        return {process.pid for process in self._processes.values()} <= ready
+        return {program.pid for program in self._programs.values()} <= ready

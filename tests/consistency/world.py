@@ -15,7 +15,7 @@ import redis
 
 from django_pglb.core.lsn import parse_lsn
 from django_pglb.testing import Cluster, PostgresHost, Replica, wait_until
-from tests.served.site import ROOT
+from tests.served.program import ROOT
 
 from .checker import FinalState
 from .proxy import Proxy, ProxyLoop

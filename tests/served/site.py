@@ -2,25 +2,18 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
-import signal
 import subprocess
-import sys
-import tempfile
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Self
 
 from django_pglb.testing import wait_until
 from django_pglb.testing.ports import free_port
 
 from .client import Answer, Wire
+from .program import Program
 
-ROOT = Path(__file__).parents[2]
 READY_SECONDS = 120
-END_SECONDS = 10
 # Several at once for each worker, so that each gets one.
 QUESTIONS = 16
 
@@ -40,20 +33,10 @@ class GunicornSite:
         self._application = application
         self._environment = environment
         self._preload = preload
-        self._process: subprocess.Popen[bytes] | None = None
+        self._program: Program | None = None
 
     def __enter__(self) -> Self:
-        self._log = tempfile.TemporaryFile()
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", *self._command()],
-            cwd=ROOT,
-            env=self._environment,
-            stdin=subprocess.DEVNULL,
-            stdout=self._log,
-            stderr=self._log,
-            # Ctrl-C is for the run, which ends the server when its turn comes.
-            start_new_session=True,
-        )
+        self._program = Program(self._command(), self._environment)
         try:
             self.wait_until_ready()
         except BaseException:
@@ -62,26 +45,14 @@ class GunicornSite:
         return self
 
     def __exit__(self, *exc_info: object) -> None:
-        process = self._process
-        if process is None:
-            return
-        children = self.worker_pids()
-        process.send_signal(signal.SIGTERM)
-        try:
-            process.wait(END_SECONDS)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-            for pid in children:
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(pid, signal.SIGKILL)
-        self._process = None
-        self._log.close()
+        program, self._program = self._program, None
+        if program is not None:
+            program.end()
 
     @property
     def master_pid(self) -> int:
-        assert self._process is not None
-        return self._process.pid
+        assert self._program is not None
+        return self._program.pid
 
     def worker_pids(self) -> set[int]:
         """Return the pids of gunicorn's living workers, as the operating system knows them."""
@@ -89,7 +60,8 @@ class GunicornSite:
 
     def read_log(self) -> str:
         """Return what gunicorn and the site have logged so far."""
-        return os.pread(self._log.fileno(), 10_000_000, 0).decode(errors="replace")
+        assert self._program is not None
+        return self._program.read_log()
 
     def is_ready(self, answer: Answer) -> bool:
         """Say whether a worker that gave this answer to `/topology/` is ready for the load."""
@@ -114,9 +86,8 @@ class GunicornSite:
         return {int(answer.worker): answer for answer in answers if answer is not None and answer.worker}
 
     def _is_accepted_by_all(self, accepts: Callable[[Answer], bool]) -> bool:
-        assert self._process is not None
-        if self._process.poll() is not None:
-            raise RuntimeError(f"the server has ended with {self._process.returncode}; its log:\n{self.read_log()}")
+        assert self._program is not None
+        self._program.check_alive()
         accepted = {pid for pid, answer in self.ask_all_workers().items() if accepts(answer)}
         return len(accepted) == self.workers and accepted == self.worker_pids()
 
