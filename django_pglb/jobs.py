@@ -40,6 +40,9 @@ DELAY_SECONDS = 1
 # What no signature fits: who receives it reads from the primary.
 UNKNOWN = "unknown"
 
+# What a message carries where nothing binds its job. Where there is not even this, nobody has looked.
+NOTHING = ""
+
 
 def consistency_of(job: object) -> Consistency:
     """Return how `job` reads: its `db_consistency`, else `PGLB_TASK_CONSISTENCY`. Raises `ImproperlyConfigured` for what is no level."""
@@ -67,7 +70,7 @@ def text_for_job(*, after_others: bool = False, earlier: str | None = None) -> s
     streamed, and in an event loop, where nothing may be asked, the text sends the job to the primary. `after_others`: the job follows
     others that ran elsewhere, whose writes it must see as well. `earlier`: the text that it carried when it was published before, and
     which holds on.
-    Any thread may call it. Raises nothing but `ImproperlyConfigured`.
+    Any thread may call it. Raises `ImproperlyConfigured`; `PrimaryProtected` where the publisher's session would have to be loaded.
     """
     runtime = get_runtime()
     routing = current_scope().routing
@@ -77,6 +80,12 @@ def text_for_job(*, after_others: bool = False, earlier: str | None = None) -> s
         carried = bounds_of_text(earlier)
         bounds = {primary: bound.merged(carried.get(primary, UNBOUND)) for primary, bound in bounds.items()}
     return sign(bounds) if any(bound.pointer or bound.pinned_until for bound in bounds.values()) else None
+
+
+def has_replicas() -> bool:
+    """Say whether any job could read from a replica: not where all is switched off, nor in tests, where they mirror the primary."""
+    runtime = get_runtime()
+    return any(cluster.replicas and primary not in runtime.mirrored for primary, cluster in runtime.config.clusters.items())
 
 
 def _bound_for_job(runtime: Runtime, routing: RoutingSession | None, primary: str, *, after_others: bool) -> Bound:

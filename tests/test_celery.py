@@ -163,7 +163,7 @@ def test_task_of_a_stranger_reads_a_replica_that_lags(worker: Worker, celery_app
     Client().post("/write/", {"text": text})
     response = Client().get("/start_only/", {"queue": worker.pool, "task": "sticky", "text": text})
     answer = worker.result_of(celery_app.AsyncResult(response.json()["ids"][0]))
-    assert (answer["pointer"], answer["found"], served(answer)) == (None, False, {("replica", "replica")})
+    assert (answer["pointer"], answer["found"], served(answer)) == ("", False, {("replica", "replica")})
 
 
 def test_position_is_asked_once_per_commit(workers: dict[str, Worker], celery_app: Celery, site: Site, text: str) -> None:
@@ -229,11 +229,33 @@ def test_task_with_a_forged_pointer_reads_from_the_primary(workers: dict[str, Wo
     assert worker.read_log().count("can be read again") == 1
 
 
-def sent_with(worker: Worker, app: Celery, pointer: str, text: str) -> Answer:
+def test_task_of_a_process_without_the_app_reads_from_the_primary(
+    workers: dict[str, Worker], celery_app: Celery, site: Site, text: str
+) -> None:
+    """Nobody knows what it must see: it may have been started by a write."""
+    worker = workers["threads"]
+    worker.wait_until_seen(site.cluster.primary.write_lsn)
+    site.pause_replay()
+    Entry.objects.create(text=text)
+    answer = sent_with(worker, celery_app, None, text)
+    assert (answer["found"], served(answer)) == (True, {("default", "forced_primary")})
+
+
+def test_eager_task_of_a_script_finds_what_that_wrote(celery_app: Celery, site: Site, text: str) -> None:
+    """Without a unit of work around it nobody knows what the script wrote."""
+    site.pause_replay()
+    Entry.objects.create(text=text)
+    answer = celery_app.tasks["tests.jobs.tasks.sticky"].apply((text,)).get()
+    assert (answer["found"], served(answer)) == (True, {("default", "forced_primary")})
+
+
+def sent_with(worker: Worker, app: Celery, pointer: str | None, text: str) -> Answer:
     """Return what a task answers whose message has this pointer."""
     publishing.before_task_publish.disconnect(dispatch_uid="django_pglb.attach_pointer")
     try:
-        result = app.send_task("tests.jobs.tasks.sticky", (text,), queue=worker.pool, headers={publishing.POINTER: pointer})
+        result = app.send_task(
+            "tests.jobs.tasks.sticky", (text,), queue=worker.pool, headers={publishing.POINTER: pointer} if pointer else {}
+        )
     finally:
         publishing.connect()
     answer: Answer = worker.result_of(result)
@@ -345,7 +367,7 @@ def test_scheduled_task_is_bound_by_nobody(
         beat.wait(30)
     answer = worker.result_of(worker._app.AsyncResult("of-beat"))
     results.close()
-    assert (answer["pointer"], served(answer)) == (None, {("replica", "replica")})
+    assert (answer["pointer"], served(answer)) == ("", {("replica", "replica")})
 
 
 # --- Whatever happens ---

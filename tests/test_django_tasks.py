@@ -19,10 +19,10 @@ from django.utils import timezone
 
 from django_pglb import routing_session, use_primary
 from django_pglb.contrib.tasks import db_consistency
-from django_pglb.contrib.tasks.publishing import NOTHING, POINTER
+from django_pglb.contrib.tasks.publishing import POINTER
 from django_pglb.contrib.tasks.seams import LIBRARIES, wrap, wrap_libraries
 from django_pglb.core.decision import Reason
-from django_pglb.jobs import bounds_of_text
+from django_pglb.jobs import NOTHING, bounds_of_text
 from django_pglb.middleware import LoadBalancingMiddleware
 
 from .background import tasks

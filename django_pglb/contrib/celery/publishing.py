@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 from celery import current_task
 from celery.signals import before_task_publish
 
-from ...jobs import UNKNOWN, text_for_job
+from ...jobs import NOTHING, UNKNOWN, has_replicas, text_for_job
 
 if TYPE_CHECKING:
     from collections.abc import MutableMapping
@@ -32,6 +32,8 @@ def attach_pointer(headers: MutableMapping[str, Any] | None = None, **_: object)
     headers.pop(POINTER, None)
     try:
         text = text_for_job(after_others=_follows_a_chord())
+        if text is None and has_replicas():
+            text = NOTHING
     except Exception:
         log.exception("No pointer could be taken for a task, which reads from the primary therefore")
         text = UNKNOWN

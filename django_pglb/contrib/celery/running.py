@@ -17,6 +17,7 @@ from celery.exceptions import Ignore
 from celery.signals import task_postrun, task_prerun
 from django.core.exceptions import ImproperlyConfigured
 
+from ...context import current_scope
 from ...core.job import Consistency
 from ...jobs import DELAY_SECONDS, consistency_of, job_session, should_come_again
 from .publishing import CAME_AGAIN, POINTER
@@ -35,13 +36,23 @@ def connect() -> None:
 
 
 def open_unit(task: Task, **_: object) -> None:
-    try:
-        consistency = Consistency.ALWAYS if _may_have_run(task) else consistency_of(task)
-    except ImproperlyConfigured:
-        consistency = Consistency.ALWAYS  # before_start says so
-    unit = job_session(getattr(task.request, POINTER, None), consistency)
+    text = getattr(task.request, POINTER, None)
+    unit = job_session(text or None, _consistency(task, is_told=text is not None or current_scope().routing is not None))
     unit.__enter__()
     setattr(task.request, UNIT, unit)
+
+
+def _consistency(task: Task, *, is_told: bool) -> Consistency:
+    """Return how `task` reads. `is_told`: its message, or the unit of work that runs it eagerly, says what it must see.
+
+    Else nobody knows: it was published by a process without this app, or is run eagerly by a script.
+    """
+    if not is_told or _may_have_run(task):
+        return Consistency.ALWAYS
+    try:
+        return consistency_of(task)
+    except ImproperlyConfigured:
+        return Consistency.ALWAYS  # before_start says so
 
 
 def close_unit(task: Task, **_: object) -> None:

@@ -13,7 +13,7 @@ from ...core.job import Consistency
 from ...core.policy import worth_waiting_for
 from ...core.routing_session import ClusterSession
 from ...health.clock import now
-from ...jobs import DELAY_SECONDS, bounds_of_text, consistency_of, text_for_job
+from ...jobs import DELAY_SECONDS, NOTHING, bounds_of_text, consistency_of, has_replicas, text_for_job
 from ...runtime import get_runtime
 
 if TYPE_CHECKING:
@@ -22,9 +22,6 @@ if TYPE_CHECKING:
 
 # The name of the reserved argument. Public: it is seen where the arguments of tasks are shown, and in what was stored by earlier versions.
 POINTER: Final = "_pglb_pointer"
-
-# Its value where nothing binds the task. Where it is absent nobody has looked.
-NOTHING: Final = ""
 
 
 def prepared(task: Any, kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
@@ -36,16 +33,11 @@ def prepared(task: Any, kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
     consistency = consistency_of(task.func)
     text = text_for_job(earlier=kwargs.get(POINTER) or None)
     if text is None:
-        must_say_so = consistency is not Consistency.ALWAYS and _has_replicas(get_runtime())
+        must_say_so = consistency is not Consistency.ALWAYS and has_replicas()
         return task, {**others, POINTER: NOTHING} if must_say_so else others
     if consistency is Consistency.DELAYED and task.get_backend().supports_defer and _is_too_early(text):
         task = _deferred(task)
     return task, {**others, POINTER: text}
-
-
-def _has_replicas(runtime: Runtime) -> bool:
-    """Say whether any task could read from a replica: not in tests, where they mirror the primary."""
-    return any(cluster.replicas and primary not in runtime.mirrored for primary, cluster in runtime.config.clusters.items())
 
 
 def _deferred(task: Any) -> Any:
