@@ -95,7 +95,8 @@ class routing_session:  # noqa: N801 - used like a function
         if routing.identities.known() and pointers.must_save(routing):
             return True
         # A task that outlives its request opens units of work inside one that has ended.
-        return routing.outer is not None and routing.outer.is_saved_late
+        outer = routing.outer
+        return outer is not None and outer.is_saved_late and any(pointers.must_save(unit) for unit in (outer, *outer.around()))
 
     def _save(self, routing: RoutingSession) -> None:
         if routing.identities.known():

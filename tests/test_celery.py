@@ -177,6 +177,7 @@ def test_position_is_asked_once_per_commit(workers: dict[str, Worker], celery_ap
 
 def test_position_is_asked_anew_after_each_commit(celery_app: Celery, site: Site) -> None:
     """By statements of their own, in transactions, and by COPY, a script commits four times, and asks four times."""
+    Entry.objects.create(text="x")
     mark = site.log_end("default")
     texts = [jobs.text_for_job()]
     Entry.objects.create(text="x")
@@ -225,6 +226,8 @@ def test_task_with_a_forged_pointer_reads_from_the_primary(workers: dict[str, Wo
         assert served(answer) == {("default", "behind")}
     assert worker.read_log().count("not signed by this site") == 1
     # A good one ends the trouble.
+    Entry.objects.create(text=text)
+    worker.wait_until_seen(site.cluster.primary.write_lsn)
     assert served(started(worker, celery_app, "sticky", text)) == {("replica", "replica")}
     assert worker.read_log().count("can be read again") == 1
 
@@ -320,6 +323,8 @@ def test_tasks_of_a_group_find_their_publishers_write(worker: Worker, celery_app
 
 def test_body_of_a_chord_finds_what_every_part_wrote(workers: dict[str, Worker], celery_app: Celery, site: Site, text: str) -> None:
     """Also what another worker wrote than the one whose part ended last, and which publishes the body."""
+    for worker in workers.values():
+        worker.wait_until_seen(site.cluster.primary.write_lsn)
     site.pause_replay()
     tasks = celery_app.tasks
     parts = [

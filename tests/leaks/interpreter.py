@@ -184,14 +184,16 @@ class Interpreter:
     def _within(self, node: Within, here: Here) -> None:
         frames: list[Frame] = []
 
+        is_task = node.form == "eager task" and node.change in EAGER
+
         def body() -> None:
-            frames.append(here.enter(node.change))
+            frames.append(here.enter(node.change, is_task=is_task))
             self.run(node.body, here)
 
         try:
             if node.form == "decorator":
                 DECORATED[node.change](body)
-            elif node.form == "eager task" and node.change in EAGER:
+            elif is_task:
                 EAGER[node.change].apply(args=[body], throw=True)
             else:
                 with manager(node.change):

@@ -43,9 +43,9 @@ class Here:
     def copy(self, *, may_cross: bool = True, hangs: asyncio.Event | None = None) -> Here:
         return Here(self.frame, may_cross=may_cross and self.may_cross, hangs=hangs)
 
-    def enter(self, change: Change) -> Frame:
-        """A block has begun here. Checks what is in force now."""
-        self.frame = self._changed(change, current_scope().routing)
+    def enter(self, change: Change, *, is_task: bool = False) -> Frame:
+        """A block has begun here, or an eager task. Checks what is in force now."""
+        self.frame = self._changed(change, current_scope().routing, is_task=is_task)
         self.look(f"after entering {change}")
         return self.frame
 
@@ -70,12 +70,14 @@ class Here:
         assert found == expected, f"in force {when}: {found}, not {expected}"
         assert scope.routing is frame.routing, f"another unit of work is open {when}"
 
-    def _changed(self, change: Change, found: RoutingSession | None) -> Frame:
+    def _changed(self, change: Change, found: RoutingSession | None, *, is_task: bool) -> Frame:
         before = self.frame
         is_new = change.startswith("routing_session") or change.endswith("job") or (before.routing is None and change != "ignore_writes")
         routing = self._new(found) if is_new else before.routing
         if change.endswith("job"):  # what is in force where it is run eagerly does not hold in it
-            return Frame(routing, forced="primary" if change == "always job" else None, outer=before)
+            # A task of nobody's unit of work cannot know what it must see.
+            is_forced = change == "always job" or (is_task and before.routing is None)
+            return Frame(routing, forced="primary" if is_forced else None, outer=before)
         return Frame(
             routing,
             forced={"use_primary": "primary", "use_replicas": "replicas"}.get(change, before.forced),  # type: ignore[arg-type]
