@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
 import signal
-import sys
 
 import redis
 from celery import Celery
 from celery.signals import worker_init, worker_ready
 
-from tests.served.gunicorn_conf import PR_SET_PDEATHSIG
+from tests.served.orphan import end_with_parent
 
 from .wording import READY_WORKERS
 
@@ -35,10 +33,8 @@ broker = redis.Redis.from_url(BROKER)
 
 
 @worker_init.connect
-def end_with_parent(**_: object) -> None:
-    """End with the run, also when that is killed. https://man7.org/linux/man-pages/man2/PR_SET_PDEATHSIG.2const.html"""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+def be_gone_with_the_run(**_: object) -> None:
+    end_with_parent(signal.SIGKILL)
 
 
 @worker_ready.connect

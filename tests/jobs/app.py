@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
-import signal
-import sys
 from typing import Any
 
 import redis
@@ -15,11 +12,11 @@ from celery.signals import before_task_publish, task_prerun, worker_init
 from django_pglb.context import current_scope
 from django_pglb.contrib.celery import running
 from django_pglb.contrib.celery.publishing import CAME_AGAIN
+from tests.served.orphan import end_with_parent
 
 BROKER = os.environ.get("JOBS_BROKER", "")
 # Where a worker notes the ids of tasks that it has put back.
 PUT_BACK = "put-back"
-PR_SET_PDEATHSIG = 1
 
 app = Celery("jobs", broker=BROKER or None, backend=BROKER or None)
 app.conf.update(
@@ -45,10 +42,8 @@ if BROKER:
     running.DELAY_SECONDS = int(os.environ["JOBS_DELAY_SECONDS"])
 
     @worker_init.connect
-    def end_with_parent(**_: object) -> None:
-        """End with the test run, also when that is killed. https://man7.org/linux/man-pages/man2/PR_SET_PDEATHSIG.2const.html"""
-        if sys.platform == "linux":
-            ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+    def be_gone_with_the_run(**_: object) -> None:
+        end_with_parent()
 
     @before_task_publish.connect
     def note_put_back(headers: dict[str, Any], **_: object) -> None:
