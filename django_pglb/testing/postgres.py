@@ -117,7 +117,10 @@ class PostgresHost(Server):
 
     @property
     def write_lsn(self) -> int:
-        """The position that a replica must replay to have everything written here so far, which it will do at once."""
+        """The position that a replica must replay to have everything written here so far, which it will do at once.
+
+        Ask once and keep it: each time something is written.
+        """
         # What no commit has flushed, hint bits for example, is not sent until the next one: up to 15 s on an idle primary. So commit
         # something that is written to the WAL: else the commit itself is left to the WAL writer.
         self.ask("SELECT pg_logical_emit_message(true, 'django-pglb', '')::text")

@@ -95,9 +95,6 @@ def test_checker_follows_the_one_that_takes_writes(healed_cluster: Cluster) -> N
         assert host_of(checker, PRIMARY).timeline == 2
         assert host_of(checker, "replica1").why == "is the primary itself, and no replica of it"
         first.ask("SELECT pg_logical_emit_message(true, 'test', 'x')")
-        wait_until(
-            lambda: (host_of(checker, "replica2").replay_lsn or 0) >= first.write_lsn,
-            timeout=20,
-            what="the new primary's replica to follow",
-        )
+        wanted = first.write_lsn
+        wait_until(lambda: (host_of(checker, "replica2").replay_lsn or 0) >= wanted, timeout=60, what="the new primary's replica to follow")
         assert host_of(checker, "replica2").is_online
