@@ -98,9 +98,9 @@ def celery_app(broker: RedisServer) -> Iterator[Celery]:
     app.close()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def workers(jobs_environment: dict[str, str], celery_app: Celery) -> Iterator[dict[str, Worker]]:
-    """A worker process of each pool, for the whole run."""
+    """A worker process of each pool. No longer than the module: each looks at the hosts of the site, and other tests count that."""
     started: dict[str, Worker] = {}
     try:
         for pool in POOLS:

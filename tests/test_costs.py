@@ -138,8 +138,9 @@ def test_checker_probes_each_host_once_per_interval(site: Site) -> None:
     started, before = time.monotonic(), probes()
     for _ in range(50):
         Client().get("/newest/")
-    wait_until(lambda: probes()[0] - before[0] >= 3, timeout=60, what="three more probes")
+    # Many enough that twice as many were too many.
+    wait_until(lambda: probes()[0] - before[0] >= 10, timeout=60, what="ten more probes")
     counts = [after - earlier for after, earlier in zip(probes(), before, strict=True)]
-    assert max(counts) - min(counts) <= 3
+    assert max(counts) <= 2 * min(counts)
     # The interval is 0.2 s, a tenth shorter at times.
     assert max(counts) <= (time.monotonic() - started) / 0.18 + 3
