@@ -83,7 +83,7 @@ class Checker:
         self._histories = {primary: ClusterHistory() for primary in self._blank}
         self._teller = Teller(self._configs, self._addresses, self._on_change)
         self._outdated: set[str] = set()
-        # Protects the step from one history and topology to the next; readers of topologies do not take it.
+        # Protects the step from one history and topology to the next, and the start of a worker; readers of topologies do not take it.
         self._step = threading.Condition(threading.Lock())
 
     # --- Reading ---
@@ -144,15 +144,16 @@ class Checker:
 
     def close(self) -> None:
         """End the thread for good: whoever still has this checker starts no other."""
-        self._is_closed = True
+        with self._step:
+            self._is_closed = True
         self.stop()
 
     def _start(self) -> None:
         clusters = [(self._configs[primary], targets) for primary, targets in self._probed()]
-        if not clusters or self._is_closed:
+        if not clusters:
             return
         with self._step:
-            if self._worker is not None:
+            if self._worker is not None or self._is_closed:
                 return
             try:
                 worker = Worker(clusters, self._report, on_end=self._ended, clock=self._clock, resolve=self._resolve)

@@ -9,6 +9,7 @@ import os
 import signal
 import threading
 import time
+from typing import Any
 
 import pytest
 
@@ -18,7 +19,7 @@ from django_pglb.health.checker import Checker
 from django_pglb.health.clock import now
 from django_pglb.health.probe import Link
 from django_pglb.health.target import APPLICATION_NAME
-from django_pglb.health.worker import HostWatch
+from django_pglb.health.worker import HostWatch, Worker
 from django_pglb.testing import PLAIN_ROLE, Cluster, PostgresHost, wait_until
 
 from .aids import (
@@ -173,6 +174,30 @@ def test_closed_checker_is_not_started_by_whoever_still_has_it(healed_cluster: C
         checker.close()
         checker.ensure_running()
         assert "django-pglb-checker" not in {thread.name for thread in threading.enumerate()}
+
+
+def test_checker_that_is_closed_while_it_starts_does_not_stay(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Settings were changed while another thread, the first to read, was just starting it."""
+    others = set(threading.enumerate())
+    closing: list[threading.Thread] = []
+
+    def start_while_it_is_closed(*arguments: Any, **options: Any) -> Worker:
+        closing.append(threading.Thread(target=checker.close))
+        closing[0].start()
+        closing[0].join(0.5)  # unless it waits for us
+        return Worker(*arguments, **options)
+
+    monkeypatch.setattr("django_pglb.health.checker.Worker", start_while_it_is_closed)
+    with deaf_port() as port:
+        targets = [target_at(alias, "127.0.0.1", port) for alias in (PRIMARY, "replica1")]
+        checker = Checker({PRIMARY: targets}, {PRIMARY: config_for(targets)})
+        checker.ensure_running()
+        closing[0].join()
+        is_over = lambda: not [thread for thread in set(threading.enumerate()) - others if thread.name == "django-pglb-checker"]  # noqa: E731
+        try:
+            wait_until(is_over, timeout=20, what="the thread to end")
+        finally:
+            checker.stop()
 
 
 def test_reads_go_on_when_the_checker_cannot_be_started(
