@@ -104,10 +104,12 @@ def test_dead_replica_leaves_and_returns_with_a_line_each(healed_cluster: Cluste
         wait_for_states(checker, replica1=HostState.OFFLINE, replica2=HostState.ONLINE)
         replica.start()
         wait_until_online(checker)
-    left, returned = lines_about(caplog, "replica1")
+    # On a busy machine a look may find it just before it has replayed what the primary has.
+    left, *between, returned = lines_about(caplog, "replica1")
     assert left.startswith(f"WARNING replica1 (127.0.0.1:{replica.port}) is offline, was online: ")
     assert left.endswith("lag 0.0 s, MAX_LAG_SECONDS 20")
-    assert returned.startswith(f"WARNING replica1 (127.0.0.1:{replica.port}) is online, was offline: ")
+    assert [line.partition(" is ")[2].partition(",")[0] for line in (*between, returned)] in (["online"], ["unknown", "online"])
+    assert returned.startswith(f"WARNING replica1 (127.0.0.1:{replica.port}) is online, was {'unknown' if between else 'offline'}: ")
     assert lines_about(caplog, "replica2") == []
 
 
