@@ -164,7 +164,10 @@ def test_position_of_another_timeline_is_not_told_of_again(site: Site) -> None:
     pointer = process.position_since("default", use)
     assert pointer is not None
     process.remember_position("default", use, pointer._replace(timeline=pointer.timeline + 1))
-    with job_session(text_for_job(), Consistency.STICKY):
+    text = text_for_job()
+    # A new position, and the primary goes on writing by itself.
+    site.wait_until_seen()
+    with job_session(text, Consistency.STICKY):
         assert Entry.objects.get().text == "x"
         assert answered_by() == {("replica", "replica")}
 

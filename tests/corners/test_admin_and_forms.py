@@ -27,6 +27,8 @@ def staff(routed: Routed, settings: Any) -> Client:
     settings.ROOT_URLCONF = "tests.corners.urls"
     client = Client()
     client.force_login(User.objects.create_superuser("root", password="secret"))
+    # What this wrote outside any request binds nobody, and who reads a session before it is there is signed out.
+    routed.settle()
     # A request that acts for the session and the user, so that later pages do not have to find out.
     client.get("/admin/")
     routed.settle()
