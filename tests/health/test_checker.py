@@ -195,9 +195,12 @@ def test_checker_that_is_closed_while_it_starts_does_not_stay(monkeypatch: pytes
         checker = Checker({PRIMARY: targets}, {PRIMARY: config_for(targets)})
         checker.ensure_running()
         closing[0].join()
-        is_over = lambda: not [thread for thread in set(threading.enumerate()) - others if thread.name == "django-pglb-checker"]  # noqa: E731
         try:
-            wait_until(is_over, timeout=20, what="the thread to end")
+            wait_until(
+                lambda: "django-pglb-checker" not in {thread.name for thread in set(threading.enumerate()) - others},
+                timeout=20,
+                what="the thread to end",
+            )
         finally:
             checker.stop()
 
