@@ -17,11 +17,12 @@ from ..core.history import ClusterHistory, horizon_seconds, looked_at, record_pr
 from ..core.probe import Failure, Probe
 from ..core.topology import HostState, Topology
 from .clock import now
+from .gathering import Look
 from .teller import Change, Teller
 from .worker import Worker
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from ..core.config import ClusterConfig
     from ..core.probe import Outcome
@@ -196,22 +197,24 @@ class Checker:
         primary = self._primary_of.get(alias)
         if primary is None:
             return
-        self._record(primary, alias, Failure(self._clock(), why))
+        self._record(primary, [Look(alias, Failure(self._clock(), why))])
         self.ensure_running()
         worker = self._worker
         if worker is not None:
             worker.hurry(alias)
 
-    def _report(self, primary: str, alias: str, outcome: Outcome) -> None:
-        """Called in the checker's thread when a look has ended."""
+    def _report(self, primary: str, looks: Sequence[Look]) -> None:
+        """Called in the checker's thread when looks have ended."""
         trusted = self._trusted_seconds[primary]
-        if isinstance(outcome, Probe) and outcome.at - outcome.started_at > trusted:
-            return  # the process slept between question and answer: nobody knows when it was true
-        self._record(primary, alias, outcome, looked_for=trusted)
+        believed = [look for look in looks if not _was_slept_over(look.outcome, trusted)]
+        if not believed:
+            return
+        self._record(primary, believed, looked_for=trusted)
         self._teller.ensure_running()
-        # Not for a primary: a write whose answer is late would be one whose outcome is unknown.
-        if isinstance(outcome, Failure) and outcome.is_unreachable and alias != primary:
-            self._let_go_of(alias)
+        for alias, outcome in believed:
+            # Not for a primary: a write whose answer is late would be one whose outcome is unknown.
+            if isinstance(outcome, Failure) and outcome.is_unreachable and alias != primary:
+                self._let_go_of(alias)
 
     def _let_go_of(self, alias: str) -> None:
         if self._on_offline is None:
@@ -221,22 +224,28 @@ class Checker:
         except Exception:
             logger.exception("Connections to %s could not be severed", alias)
 
-    def _record(self, primary: str, alias: str, outcome: Outcome, *, looked_for: float | None = None) -> None:
+    def _record(self, primary: str, looks: Iterable[Look], *, looked_for: float | None = None) -> None:
         max_lag_seconds = self._configs[primary].max_lag_seconds
         with self._step:
             history = self._histories[primary]
-            if looked_for is not None:
-                history = looked_at(history, outcome.at, looked_for)
-                self._outdated.discard(primary)
-            if alias == primary:
-                history = record_primary(history, outcome, horizon_seconds(max_lag_seconds))
-            else:
-                history = record_replica(history, alias, outcome)
+            for alias, outcome in looks:
+                if looked_for is not None:
+                    history = looked_at(history, outcome.at, looked_for)
+                    self._outdated.discard(primary)
+                if alias == primary:
+                    history = record_primary(history, outcome, horizon_seconds(max_lag_seconds))
+                else:
+                    history = record_replica(history, alias, outcome)
             before, after = self._topologies[primary], assess(self._blank[primary], history, max_lag_seconds)
             self._histories[primary], self._topologies[primary] = history, after
             for change in _changes(primary, before, after):
                 self._teller.tell(change)
             self._step.notify_all()
+
+
+def _was_slept_over(outcome: Outcome, trusted_seconds: float) -> bool:
+    """Say whether the process slept between question and answer: nobody knows when it was true."""
+    return isinstance(outcome, Probe) and outcome.at - outcome.started_at > trusted_seconds
 
 
 def _blank_topology(primary: str, targets: Sequence[Target]) -> Topology:

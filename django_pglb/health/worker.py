@@ -8,9 +8,11 @@ import logging
 import random
 import socket
 import threading
+from functools import partial
 from typing import TYPE_CHECKING
 
 from .clock import now
+from .gathering import Gathering
 from .loop import ProbeLoop
 from .probe import Link
 
@@ -19,10 +21,11 @@ if TYPE_CHECKING:
 
     from ..core.config import ClusterConfig
     from ..core.probe import Outcome
+    from .gathering import Look
     from .loop import Resolve
     from .target import Target
 
-    Report = Callable[[str, str, Outcome], None]
+    Report = Callable[[str, Sequence[Look]], None]
 
 THREAD_NAME = "django-pglb-checker"
 
@@ -49,10 +52,9 @@ def jittered(seconds: float, jitter: float = JITTER) -> float:
 
 
 class HostWatch:
-    """Looks at one host whenever it is told to, one look at a time."""
+    """Looks at one host whenever it is told to, one look at a time. `report(alias, outcome)` is called when one has ended."""
 
-    def __init__(self, primary: str, link: Link, report: Report) -> None:
-        self._primary = primary
+    def __init__(self, link: Link, report: Callable[[str, Outcome], None]) -> None:
         self._link = link
         self._report = report
         self._look: asyncio.Task[None] | None = None
@@ -96,11 +98,11 @@ class HostWatch:
         outcome = await self._link.probe()
         # A look that was cut short says nothing about the host.
         if not self._is_leaving:
-            self._report(self._primary, self._link.target.alias, outcome)
+            self._report(self._link.target.alias, outcome)
 
 
 class Worker:
-    """One daemon thread and its event loop. `report(primary, alias, outcome)` is called in that thread; it must not raise."""
+    """One daemon thread and its event loop. `report(primary, looks)` is called in that thread; it must not raise."""
 
     def __init__(
         self,
@@ -116,8 +118,11 @@ class Worker:
         self._on_end = on_end
         self._watches: dict[str, HostWatch] = {}
         self._clusters: list[tuple[float, list[HostWatch]]] = []
+        self._gatherings: list[Gathering] = []
         for config, targets in clusters:
-            watches = {target.alias: HostWatch(config.primary, Link(target, config.check_timeout, clock), report) for target in targets}
+            gathering = Gathering(partial(report, config.primary), len(targets))
+            watches = {target.alias: HostWatch(Link(target, config.check_timeout, clock), gathering.add) for target in targets}
+            self._gatherings.append(gathering)
             self._watches.update(watches)
             self._clusters.append((config.check_interval, list(watches.values())))
         self._thread = threading.Thread(target=self._run, name=THREAD_NAME, daemon=True)
@@ -163,6 +168,8 @@ class Worker:
         # Severed, not cancelled: a cancelled psycopg would ask hosts that do not answer to cancel its statement.
         for watch in self._watches.values():
             watch.leave()
+        for gathering in self._gatherings:
+            gathering.leave()
         others = asyncio.all_tasks() - {asyncio.current_task()}
         if others:
             await asyncio.wait(others, timeout=FAREWELL_SECONDS)

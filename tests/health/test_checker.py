@@ -450,7 +450,7 @@ def test_look_that_has_not_begun_when_all_is_over_never_begins() -> None:
     """Nobody would end it."""
 
     async def leave_at_once(port: int) -> int:
-        watch = HostWatch(PRIMARY, Link(target_at("deaf", "127.0.0.1", port), 5, now), lambda *_: None)
+        watch = HostWatch(Link(target_at("deaf", "127.0.0.1", port), 5, now), lambda *_: None)
         watch.look()
         watch.leave()
         for _ in range(3):
