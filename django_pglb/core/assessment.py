@@ -207,19 +207,26 @@ def lag_bytes_of(history: ClusterHistory, probe: Probe) -> int | None:
 def delay_seconds_of(history: ClusterHistory, probe: Probe) -> float | None:
     """Guess how long before its answer the primary had the position that the replica had; None if that cannot be told.
 
-    0 when it had replayed everything sampled by then. None also while the primary is silent: what it had not sent will not come.
+    0 when it had replayed everything sampled by then, as far as can be told. None also while the primary is silent: what it had not sent
+    will not come.
     """
     samples, lsn = history.samples, _replayed_lsn(probe)
-    if lsn is None or not samples or not history.is_primary_alive:
+    if lsn is None or not history.is_primary_alive:
         return None
     after = _replayed_count(samples, lsn)
-    if after == len(samples) or samples[after].at > probe.at:
-        return 0.0
     if after == 0:
         return None
+    if after == len(samples):
+        return 0.0
     before, beyond = samples[after - 1], samples[after]
+    if lsn == before.lsn and beyond.at > probe.at:
+        # An idle primary, which may have gone on only after the answer: nobody is behind for lack of that.
+        return 0.0
+    # Anything between two samples shows that the primary went on before the answer, also where `beyond` came after it. In one round of
+    # looks the primary's answer comes a hair later than the replica's as often as not, which must not make the replica a caught-up one.
     passed = (lsn - before.lsn) / (beyond.lsn - before.lsn)
-    return probe.at - (before.at + passed * (beyond.at - before.at))
+    # The primary does not write evenly, so it may seem to have got there only after the answer.
+    return max(0.0, probe.at - (before.at + passed * (beyond.at - before.at)))
 
 
 def _replayed_count(samples: Sequence[Sample], lsn: int) -> int:

@@ -140,14 +140,35 @@ def test_delay_is_interpolated_between_samples() -> None:
     assert host.delay_seconds == pytest.approx(0.7)
 
 
-def test_delay_is_unknown_behind_every_sample() -> None:
-    """Nothing says when the primary had a position older than all samples."""
-    assert r1(told(P1, ("r1", standby(100.1, 10)))).delay_seconds is None
+@pytest.mark.parametrize("at", [100.9999, 101.0001])
+def test_delay_does_not_depend_on_who_answers_first(at: float) -> None:
+    """Half a second behind is half a second behind, whether the primary's answer in the same round came just before or just after."""
+    answers: list[tuple[str, Probe]] = [("default", primary(101, 2000)), ("r1", standby(at, 1500))]
+    answers.sort(key=lambda answer: answer[1].at)
+    assert r1(told(P1, *answers)).delay_seconds == pytest.approx(0.5, abs=0.001)
 
 
-def test_delay_ignores_samples_taken_after_the_answer() -> None:
-    """A replica is not behind for lack of what was written after it was asked."""
-    assert r1(told(P1, ("r1", standby(100.5, 1000)), ("default", primary(101, 2000)))).delay_seconds == 0
+def test_delay_is_never_negative() -> None:
+    """What was written in one burst seems to have been written later than it was."""
+    assert r1(told(P1, ("r1", standby(100.5, 1900)), ("default", primary(101, 2000)))).delay_seconds == 0
+
+
+@pytest.mark.parametrize("at", [99.9999, 100.1])
+def test_delay_is_unknown_behind_every_sample(at: float) -> None:
+    """Nothing says when the primary had a position older than all samples, also where the first of them came after the answer."""
+    assert r1(told(P1, ("r1", standby(at, 10)))).delay_seconds is None
+
+
+@pytest.mark.parametrize("at", [99.9999, 100.1])
+def test_there_is_no_delay_where_the_first_sample_is_replayed(at: float) -> None:
+    """One look at each host is enough to say so, whoever answered first."""
+    assert r1(told(P1, ("r1", standby(at, 1000)))).delay_seconds == 0
+
+
+@pytest.mark.parametrize("at", [100.5, 100.9999])
+def test_delay_ignores_samples_taken_after_the_answer(at: float) -> None:
+    """A replica is not behind for lack of what an idle primary wrote after it was asked."""
+    assert r1(told(P1, ("r1", standby(at, 1000)), ("default", primary(101, 2000)))).delay_seconds == 0
 
 
 # --- Failures ---

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from django_pglb.core.config import ClusterConfig
-from django_pglb.core.topology import HostState, Topology
+from django_pglb.core.topology import Host, HostState, Topology
 from django_pglb.health.checker import Checker
 from django_pglb.health.clock import now
 from django_pglb.health.probe import Link
@@ -248,6 +248,26 @@ def test_paused_replica_lags_and_recovers(healed_cluster: Cluster, caplog: pytes
         healed_cluster.replicas[0].resume_replay()
         wait_until_online(checker)
     assert any("more than MAX_LAG_SECONDS (0.5)" in line for line in lines_about(caplog, "replica1"))
+
+
+def test_late_replica_is_not_taken_for_caught_up_because_it_answered_first(healed_cluster: Cluster) -> None:
+    """Its answer comes before the primary's of the same round, and its delay is guessed from the primary's answers around it."""
+    for replica in healed_cluster.replicas:
+        replica.delay_replay(0.5)
+
+    def is_guessed() -> bool:
+        healed_cluster.primary.ask("SELECT pg_current_xact_id()::text")  # something to commit, again and again
+        topology = checker.topology(PRIMARY)
+        return any((host.delay_seconds or 0) > 0 and answered_before_sample(topology, host) for host in topology.replicas)
+
+    with checking(targets_of(healed_cluster), check_interval=1.0) as checker:
+        wait_until(is_guessed, timeout=60, what="the delay of a replica that answered before the primary")
+
+
+def answered_before_sample(topology: Topology, host: Host) -> bool:
+    """Say whether `host` answered before the first position that it had not replayed was sampled."""
+    first = next((sample for sample in topology.samples if sample.lsn > (host.replay_lsn or 0)), None)
+    return first is not None and host.sampled_at is not None and host.sampled_at < first.at
 
 
 def test_switched_segment_makes_no_lag_on_an_idle_primary(healed_cluster: Cluster) -> None:
