@@ -13,6 +13,7 @@ from django.db import InterfaceError, OperationalError, connections, transaction
 
 from django_pglb import current_decisions, placement, routing_session, runtime, use_replicas
 from django_pglb.backends import position
+from django_pglb.core import policy
 from django_pglb.core.decision import Reason
 from django_pglb.core.lsn import normalise
 from django_pglb.core.topology import Host, HostState, Topology
@@ -118,6 +119,40 @@ def test_replica_that_is_believed_and_behind_never_answers(site: Site, believing
             assert Entry.objects.get().text == "new"
             assert [(d.alias, d.reason) for d in current_decisions()] == [("default", Reason.BEHIND)]
         assert [len(messages_about(site, alias, marks[alias])) for alias in REPLICAS] == [1, 1]
+
+
+def test_not_every_replica_is_asked_in_vain(site: Site, believing: BelievingChecker, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With a limit of one, one of the two is asked, its answer is thrown away, and the primary's is returned (behind)."""
+    monkeypatch.setattr(policy, "MAX_ASKED_IN_VAIN", 1)
+    with paused(site):
+        write("new")
+        marks = {alias: site.log_end(alias) for alias in REPLICAS}
+        with routing_session(identity=WRITER):
+            assert Entry.objects.get().text == "new"
+            assert current_decisions() == (("default", Reason.BEHIND, 1),)
+        assert sorted(len(messages_about(site, alias, marks[alias])) for alias in REPLICAS) == [0, 1]
+
+
+def test_every_replica_is_asked_if_the_primary_cannot_be_reached(
+    site: Site, believing: BelievingChecker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With a limit of one, the one that was asked first is behind, the primary is gone, and the other one has it."""
+    monkeypatch.setattr(policy, "MAX_ASKED_IN_VAIN", 1)
+    site.cluster.replicas[0].pause_replay()
+    write("new")
+    site.cluster.replicas[1].wait_until_caught_up()
+    site.cluster.primary.kill()
+    connections.close_all()
+    try:
+        # Who is asked first once the primary is given up is left to chance.
+        for _ in range(6):
+            with routing_session(identity=WRITER):
+                assert Entry.objects.using("replica1").get().text == "new"
+                (decision,) = current_decisions()
+                assert (decision.alias, decision.count) == ("replica2", 1)
+                assert decision.reason in {Reason.FAILOVER, Reason.REPLICA}
+    finally:
+        site.cluster.primary.start()
 
 
 def test_next_replica_answers_if_it_has_reached_the_pointer(site: Site, believing: BelievingChecker) -> None:

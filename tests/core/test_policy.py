@@ -1,12 +1,13 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 
 import pytest
 
 from django_pglb.core.decision import Decision, Reason
 from django_pglb.core.lsn import Pointer
-from django_pglb.core.policy import Scope, any_replica, pick, replica_or_primary, standing_rule, unit_rule
+from django_pglb.core.policy import MAX_ASKED_IN_VAIN, Scope, any_replica, pick, replica_or_primary, standing_rule, unit_rule
 from django_pglb.core.routing_session import Bound, ClusterSession, RoutingSession
 from django_pglb.core.topology import Host, HostState, Sample, Topology
 
@@ -139,6 +140,57 @@ def test_failed_replicas_are_not_used_again_in_this_unit() -> None:
     behind.exclude("replica1", Reason.BEHIND)
     behind.exclude("replica2", Reason.BEHIND)
     assert replica_or_primary(behind, hosts, NOW, idle) == Decision("default", Reason.BEHIND)
+
+
+BELIEVED = tuple(host(f"replica{number}", 200) for number in range(1, MAX_ASKED_IN_VAIN + 3))
+
+
+def asked_in_vain(cluster: ClusterSession, hosts: Topology) -> int:
+    """Return how many replicas are asked, all of which turn out to be behind, before the primary answers for that reason."""
+    for asked in range(len(hosts.replicas) + 1):
+        decision = replica_or_primary(cluster, hosts, NOW, idle)
+        if decision.alias == "default":
+            assert decision.reason is Reason.BEHIND
+            return asked
+        cluster.exclude(decision.alias, Reason.BEHIND)
+    raise AssertionError("a replica was asked twice")
+
+
+def test_only_so_many_replicas_are_asked_in_vain() -> None:
+    """The primary answers after that and goes on answering, until a long unit of work looks again and may be deceived as often again."""
+    cluster, hosts = bound_to(150), topology(*BELIEVED)
+    assert asked_in_vain(cluster, hosts) == MAX_ASKED_IN_VAIN
+    assert asked_in_vain(cluster, hosts) == 0
+    cluster.look_again(NOW + 1)
+    assert asked_in_vain(cluster, hosts) == MAX_ASKED_IN_VAIN
+
+
+def test_every_replica_is_asked_when_there_is_no_primary() -> None:
+    """Whether the checker knows that it is gone, or the unit of work has found out after asking as many as it may."""
+    hosts = topology(*BELIEVED)
+    assert asked_in_vain(bound_to(150), replace(hosts, primary=replace(hosts.primary, state=HostState.OFFLINE))) == len(BELIEVED)
+    cluster = bound_to(150)
+    assert asked_in_vain(cluster, hosts) == MAX_ASKED_IN_VAIN
+    cluster.do_without_primary()
+    assert asked_in_vain(cluster, hosts) == len(BELIEVED)
+
+
+def test_replicas_that_failed_are_not_counted_as_asked_in_vain() -> None:
+    """However many are dead, one that lives is asked."""
+    cluster = bound_to(150)
+    for dead in BELIEVED[:-1]:
+        cluster.exclude(dead.alias, Reason.FAILOVER)
+    assert replica_or_primary(cluster, topology(*BELIEVED), NOW, idle) == Decision(BELIEVED[-1].alias, Reason.REPLICA)
+
+
+@pytest.mark.parametrize("wanted", [None, BELIEVED[-1].alias])
+def test_a_replica_that_has_shown_the_pointer_answers_whoever_else_was_behind(wanted: str | None) -> None:
+    """Also where the caller names one that nobody has asked yet: as many as may be were asked in vain."""
+    cluster = bound_to(150)
+    cluster.return_to("replica1", serial=1, lsn=150)
+    for behind in BELIEVED[1 : 1 + MAX_ASKED_IN_VAIN]:
+        cluster.exclude(behind.alias, Reason.BEHIND)
+    assert replica_or_primary(cluster, topology(*BELIEVED), NOW, idle, wanted=wanted) == Decision("replica1", Reason.REPLICA)
 
 
 def test_stale_reads_ignore_pointers_but_not_failures() -> None:
