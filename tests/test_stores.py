@@ -269,13 +269,13 @@ def _is_7(node: redis.Redis) -> bool:
     return int(str(node.info("server")["redis_version"]).split(".")[0]) >= 7
 
 
-def test_redis_cluster_works(redis_cluster: str) -> None:
-    """Several identities, whose keys live in different slots, in one pipeline each way."""
-    cluster = {
-        "BACKEND": "django_redis.cache.RedisCache",
-        "LOCATION": redis_cluster,
-        "OPTIONS": {"REDIS_CLIENT_CLASS": "redis.cluster.RedisCluster", "CONNECTION_FACTORY": "tests.redis_cluster.ClusterFactory"},
-    }
+CLUSTER_CLIENT = {"REDIS_CLIENT_CLASS": "redis.cluster.RedisCluster", "CONNECTION_FACTORY": "tests.redis_cluster.ClusterFactory"}
+
+
+@pytest.mark.parametrize("options", [CLUSTER_CLIENT, {}], ids=["cluster client", "plain client"])
+def test_redis_cluster_works(redis_cluster: str, options: dict[str, str]) -> None:
+    """Several identities, whose keys live in different slots, in one pipeline each way. A plain client will do where one node has all."""
+    cluster = {"BACKEND": "django_redis.cache.RedisCache", "LOCATION": redis_cluster, "OPTIONS": options}
     identities = [("user", str(number)) for number in range(20)]
     with override_settings(CACHES={"default": cluster}):
         store = CacheStore(pointer_seconds=60)

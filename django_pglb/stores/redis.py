@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from redis.cluster import RedisCluster
+from redis.exceptions import ClusterCrossSlotError
+
 from ..health.report import STORE_OFFLINE, STORE_ONLINE, StoreReport
 from .base import MemoryLost, StoreError
 from .debts import Loss
@@ -24,12 +27,14 @@ IS_NEW = "is new or has lost its memory: it is not believed until STICKY_SECONDS
 class RedisPointers:
     """What `CacheStore` keeps in the Redis of the cache `name`. Safe to use from any thread.
 
-    EVAL instead of EVALSHA and single keys instead of MGET, because those are what Redis Cluster accepts in a pipeline.
+    EVAL instead of EVALSHA, because that is what Redis Cluster accepts in a pipeline.
     """
 
     def __init__(self, client: StoreClient, name: str) -> None:
         self._client = client
         self._name = name
+        self._has_slots = False
+        """It is a Redis Cluster, or speaks like one, and the client does not know."""
         self.recovery = Recovery(self._offer, name=name)
 
     def load(self, memory: Memory, keys: Sequence[str]) -> list[str | None]:
@@ -38,7 +43,7 @@ class RedisPointers:
             raise self._refused()
         try:
             # The memory last: what is lost after a pointer was read does not matter.
-            *values, answer = self._execute([*(("GET", key) for key in keys), memory.ask])
+            *values, answer = self._get([*keys, memory.key])
             if answer != WELL:
                 (answer,) = self._execute([memory.settle])
         except Exception as error:
@@ -87,6 +92,17 @@ class RedisPointers:
             self._client.drop_idle_connections()
             raise
         return debts
+
+    def _get(self, keys: Sequence[str]) -> list[Any]:
+        """Return what is stored under `keys`, read in this order, in one message. Raises the client library's errors."""
+        client = self._client()
+        if not (self._has_slots or isinstance(client, RedisCluster)):
+            try:
+                return [_text(answer) for answer in client.execute_command("MGET", *keys)]
+            except ClusterCrossSlotError:
+                self._has_slots = True
+        # In a cluster, one command takes keys of one slot only.
+        return self._execute(("GET", key) for key in keys)
 
     def _execute(self, commands: Iterable[Command]) -> list[Any]:
         """Return the answers to `commands`, which are sent in one message. Raises the first error among them."""
