@@ -33,6 +33,8 @@ MAX_HEADER_LENGTH = 8192
 def read_carried(request: HttpRequest) -> dict[str, Bound]:
     """Return what the client of `request` carries for each cluster (wall time)."""
     config = get_runtime().config
+    if config.pointer_header is None and COOKIE_NAME not in request.COOKIES:
+        return {}
     max_age = config.longest_pointer_seconds
     return merge(unsign_or_nothing(text, max_age=max_age) for text in _texts(request, config.pointer_header))
 

@@ -133,7 +133,7 @@ class RequestIdentities:
             if guess and not self._has_resolved:
                 self._guessed = ((USER, guess),)
             self._known = tuple(found)
-        return (*self._known, *self._guessed, *self._added)
+        return self._known + self._guessed + self._added
 
     def revealed(self) -> tuple[Identity, ...]:
         if self._token:

@@ -10,7 +10,6 @@ from asgiref.sync import iscoroutinefunction, markcoroutinefunction, sync_to_asy
 from django.apps import apps
 from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
-from django.utils.module_loading import import_string
 
 from . import pointers, runtime
 from .carriers import hand_over, read_carried
@@ -80,28 +79,26 @@ class LoadBalancingMiddleware:
         # The unit in force, which a middleware may have opened inside the request's: the block is opened in it.
         routing = current_scope().routing
         if routing is not None and hasattr(request, "_pglb_routing"):
-            own: set[str] = getattr(view, "_non_atomic_requests", set())
             databases = settings.DATABASES
             clusters = runtime.get_runtime().config.clusters
-            routing.view_atomic = frozenset(
-                primary for primary in clusters if primary not in own and databases.get(primary, {}).get("ATOMIC_REQUESTS")
-            )
+            atomic = [primary for primary in clusters if databases.get(primary, {}).get("ATOMIC_REQUESTS")]
+            routing.view_atomic = frozenset(atomic).difference(getattr(view, "_non_atomic_requests", ()))
 
     def _open(self, request: HttpRequest) -> RoutingSession | None:
-        clusters = runtime.get_runtime().config.clusters
+        process = runtime.get_runtime()
+        clusters = process.config.clusters
         if not clusters:
             return None
-        first = next(iter(clusters.values()))
-        safe_in = frozenset(primary for primary, cluster in clusters.items() if request.method in cluster.replica_methods)
+        safe_in = process.config.safe_in(request.method)
         routing = RoutingSession(
-            RequestIdentities(request, import_string(first.identity), partial(read_carried, request)),
+            RequestIdentities(request, process.identify, partial(read_carried, request)),
             is_request=True,
             safe_method=len(safe_in) == len(clusters),
         )
         routing.safe_in = safe_in
         if not routing.safe_method:
-            routing.down_at_start = runtime.get_runtime().primaries_known_to_be_down()
-            routing.outside_at_start = runtime.get_runtime().uses_outside()
+            routing.down_at_start = process.primaries_known_to_be_down()
+            routing.outside_at_start = process.uses_outside()
         request._pglb_routing = routing  # type: ignore[attr-defined]  # where signals and stick() find it
         return routing
 
@@ -122,8 +119,7 @@ class LoadBalancingMiddleware:
         return pointers.save_now(routing, may_have_written=routing.is_taken_to_have_written)
 
     def _annotated(self, response: HttpResponseBase, routing: RoutingSession | None) -> HttpResponseBase:
-        clusters = runtime.get_runtime().config.clusters
-        if routing is not None and any(cluster.debug_header for cluster in clusters.values()):
+        if routing is not None and runtime.get_runtime().config.has_debug_header:
             timing = [response.headers["Server-Timing"]] if "Server-Timing" in response.headers else []
             timing += [f'pglb;desc="{alias} {reason} {count}"' for alias, reason, count in routing.decisions()]
             if timing:

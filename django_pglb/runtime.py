@@ -14,6 +14,9 @@ import time
 from collections import defaultdict, deque
 from typing import TYPE_CHECKING
 
+from django.utils.functional import cached_property
+from django.utils.module_loading import import_string
+
 from . import signals
 from .conf import get_config, refuse
 from .context import current_scope
@@ -29,7 +32,9 @@ from .stores import StoreError, open_store
 from .targets import cluster_targets
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
+
+    from django.http import HttpRequest
 
     from .core.config import Config
     from .core.lsn import Pointer
@@ -74,6 +79,12 @@ class Runtime:
             on_offline=_let_go_of,
         )
 
+    @cached_property
+    def identify(self) -> Callable[[HttpRequest], Iterable[Identity]]:
+        """What says whom a request acts for (`IDENTITY`; all clusters of a project have the same)."""
+        found: Callable[[HttpRequest], Iterable[Identity]] = import_string(next(iter(self.config.clusters.values())).identity)
+        return found
+
     def topology(self, primary: str) -> Topology:
         """Return the newest snapshot of a cluster's hosts. Starts the checker."""
         if primary in self.mirrored:
@@ -82,6 +93,10 @@ class Runtime:
             return Topology(primary=Host(alias=primary, is_primary=True), replicas=())
         self.checker.ensure_running()
         return self.checker.topology(primary)
+
+    def trusted_until(self, primary: str, topology: Topology) -> float:
+        """Return when `topology` must not be gone by any more. That of mirrors is made anew each time."""
+        return self.checker.trusted_until(primary, topology) if primary not in self.mirrored else 0.0
 
     def wait_for_first_look(self, primary: str) -> None:
         """Wait, once per process and cluster, until its hosts are known: the first read of a script may be its only one, and is worth it.

@@ -73,13 +73,29 @@ class Config:
     """Every replica's alias -> its entry."""
     marks: dict[str, int] = field(init=False)
     """Every replica's alias -> what tells it from its peers in a position that was seen on it."""
+    has_debug_header: bool = field(init=False)
+    """Whether any cluster has `DEBUG_HEADER`."""
+    _safe_in: dict[str | None, frozenset[str]] = field(init=False, default_factory=dict, compare=False)
 
     def __post_init__(self) -> None:
         clusters = self.clusters.values()
         object.__setattr__(self, "primary_of", {alias: cluster.primary for cluster in clusters for alias in cluster.aliases})
         marks = [marks_of(replica.alias for replica in cluster.replicas) for cluster in clusters]
         object.__setattr__(self, "marks", {alias: mark for of_cluster in marks for alias, mark in of_cluster.items()})
+        object.__setattr__(self, "has_debug_header", any(cluster.debug_header for cluster in clusters))
         object.__setattr__(self, "replicas", {replica.alias: replica for cluster in clusters for replica in cluster.replicas})
+
+    def safe_in(self, method: str | None) -> frozenset[str]:
+        """Return the primaries of the clusters that read from replicas in a request with this method."""
+        found = self._safe_in.get(method)
+        return self._remember_safe_in(method) if found is None else found
+
+    def _remember_safe_in(self, method: str | None) -> frozenset[str]:
+        found = frozenset(primary for primary, cluster in self.clusters.items() if method in cluster.replica_methods)
+        if found:
+            # Not what anybody may make up: those are no cluster's.
+            self._safe_in[method] = found
+        return found
 
     @property
     def longest_pointer_seconds(self) -> float:

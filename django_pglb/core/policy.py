@@ -157,15 +157,21 @@ def is_of_other_timeline(pointer: Pointer | None, topology: Topology) -> bool:
 
 def pick(candidates: Sequence[Host], in_flight: InFlight) -> Host:
     """Return the less busy of two random candidates ("power of two choices"), weights respected in both steps."""
-    if len(candidates) == 1:
-        return candidates[0]
     first = _draw(candidates)
+    if len(candidates) == 1:
+        return first
     second = _draw([host for host in candidates if host is not first])
     return second if in_flight(second.alias) / second.weight < in_flight(first.alias) / first.weight else first
 
 
 def _draw(candidates: Sequence[Host]) -> Host:
-    return random.choices(candidates, [host.weight for host in candidates])[0]
+    """Return one of the candidates at random, by their weights. `random.choices()` does the same, and prepares for many draws."""
+    point = random.random() * sum([host.weight for host in candidates])
+    for host in candidates:
+        point -= host.weight
+        if point < 0:
+            return host
+    return candidates[-1]
 
 
 def _already(candidates: Sequence[Host], *aliases: str | None) -> str | None:
