@@ -13,6 +13,7 @@ from django.db import OperationalError
 from . import signals
 from .context import current_scope
 from .core.decision import Decision, Reason
+from .core.lease import Lease
 from .core.policy import any_replica, can_be_proved, is_of_other_timeline, pick, replica_or_primary, standing_rule, unit_rule
 from .core.statements import Kind
 from .engine import connection_to
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
     from threading import BoundedSemaphore
 
     from .core.policy import Scope
-    from .core.routing_session import RoutingSession
+    from .core.routing_session import ClusterSession, RoutingSession
     from .runtime import Runtime
 
 log = logging.getLogger("django_pglb.routing")
@@ -45,6 +46,31 @@ CANNOT_LEAVE = "{} has not replayed what this user wrote, and a transaction is o
 CANNOT_TELL = "the pointer store does not answer, so {} may lack what this user wrote: open the transaction on the primary instead"
 
 
+def held_lease(primary: str) -> Lease | None:
+    """Return the lease on a replica of the cluster of `primary` that holds here and now, if there is one."""
+    scope = current_scope()
+    cluster = None if scope.routing is None else scope.routing.clusters.get(primary)
+    if (
+        cluster is None
+        or (lease := cluster.lease) is None
+        or lease.scope is not scope
+        or lease.state is not cluster.state
+        or lease.publisher.topologies.get(primary) is not lease.topology
+        or now() >= lease.until
+    ):
+        return None
+    return None if connection_to(primary).pglb_transaction_is_open else lease
+
+
+def route_by_lease(primary: str, instance: Any = None) -> Decision | None:
+    """Return where a read of the cluster of `primary` goes, if the rules have answered that already."""
+    lease = held_lease(primary)
+    if lease is None or (instance is not None and instance._state.db == primary):
+        return None
+    lease.cluster.latest = lease.decision
+    return lease.decision
+
+
 def route_read(primary: str, instance: Any = None, *, is_bound: bool = False) -> Decision:
     """Return where a read of the cluster of `primary` goes: the router's question.
 
@@ -56,12 +82,11 @@ def route_read(primary: str, instance: Any = None, *, is_bound: bool = False) ->
     from_primary = instance is not None and instance._state.db == primary
     runtime = get_runtime()
     cluster = cluster_of(runtime, scope.routing, primary)
-    cluster.binds_next = is_bound
     if not cluster.loaded and _get_running_loop() is not None and scope.forced is None:
         decision = _undecided(runtime, primary)
     else:
         decision = _decide(runtime, scope, scope.routing, primary, from_primary=from_primary)
-    cluster.latest = decision
+    cluster.latest, cluster.binds_next = decision, is_bound
     return decision
 
 
@@ -170,11 +195,12 @@ def place_on_primary(primary: str, kind: Kind) -> Decision:
 def _decide(
     runtime: Runtime, scope: Scope, routing: RoutingSession, primary: str, *, from_primary: bool = False, wanted: str | None = None
 ) -> Decision:
+    cluster = routing.cluster(primary)
+    state = cluster.state
     in_transaction = connection_to(primary).pglb_in_transaction()
     rule = standing_rule(scope, in_transaction=in_transaction)
     if rule is not None:
         return Decision(primary, rule)
-    cluster = routing.cluster(primary)
     if not routing.is_request and _get_running_loop() is None:
         runtime.wait_for_first_look(primary)
     if scope.forced == "replicas":
@@ -185,6 +211,9 @@ def _decide(
         return Decision(primary, rule)
     if not cluster.loaded:
         load_bound(runtime, routing, cluster)
+        state = cluster.state
+        if cluster.wrote:
+            return Decision(primary, Reason.WROTE)  # by another thread, meanwhile
     if cluster.store_down and runtime.config.clusters[primary].on_store_error == "primary":
         return Decision(primary, Reason.STORE_ERROR)
     topology = runtime.topology(primary)
@@ -194,6 +223,18 @@ def _decide(
     decision = replica_or_primary(cluster, topology, now(), runtime.reads_in_flight, wanted=wanted)
     if decision.reason is Reason.BEHIND and not cluster.waited and _get_running_loop() is None and wait_for_replica(runtime, cluster):
         return replica_or_primary(cluster, runtime.topology(primary), now(), runtime.reads_in_flight)
+    if decision.alias == cluster.chosen and cluster.loaded:
+        cluster.lease = Lease(
+            decision,
+            scope=scope,
+            cluster=cluster,
+            state=state,
+            publisher=runtime.checker,
+            topology=topology,
+            until=min(cluster.look_again_at, runtime.trusted_until(primary, topology)),
+            in_flight=runtime.in_flight[decision.alias],
+            is_unbound=cluster.bound.pointer is None and not runtime.is_monotonic(primary),
+        )
     return decision
 
 
@@ -208,9 +249,11 @@ def _undecided(runtime: Runtime, primary: str) -> Decision:
 
 def protecting(primary: str, decision: Decision, kind: Kind) -> AbstractContextManager[None]:
     """Hold a place for a read that the primary answers only because no replica is usable. Raises `PrimaryProtected` if there is none."""
+    if kind is not Kind.READ or decision.reason not in WITHOUT_REPLICA:
+        return UNLIMITED
     runtime = get_runtime()
     places = runtime.fallbacks_of(primary)
-    if places is None or kind is not Kind.READ or decision.reason not in WITHOUT_REPLICA or runtime.topology(primary).online:
+    if places is None or runtime.topology(primary).online:
         return UNLIMITED
     if not places.acquire(blocking=False):
         raise PrimaryProtected(PROTECTED.format(primary, runtime.config.clusters[primary].primary_fallback_limit))
@@ -230,8 +273,19 @@ def count(primary: str, decision: Decision) -> None:
     if decision.alias == primary:
         get_runtime().note_use(primary)
     routing = current_scope().routing
-    if routing is not None:
-        routing.cluster(primary).count(decision)
+    if routing is None:
+        _tell(primary, decision)
+    else:
+        count_in(routing.cluster(primary), decision)
+
+
+def count_in(cluster: ClusterSession, decision: Decision) -> None:
+    """Do the same for a statement that ran on a replica in a unit of work whose dealings are at hand."""
+    cluster.count(decision)
+    _tell(cluster.primary, decision)
+
+
+def _tell(primary: str, decision: Decision) -> None:
     if log.isEnabledFor(logging.DEBUG):
         log.debug("%s %s", decision.alias, decision.reason)
     if signals.statement_routed.receivers:

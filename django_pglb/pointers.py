@@ -110,7 +110,9 @@ def load_bound(runtime: Runtime, routing: RoutingSession, cluster: ClusterSessio
     try:
         is_outer_loaded = _load_outer(runtime, routing, cluster)
         identities = routing.identities
-        cluster.bind(identities.carried(cluster.primary).shifted(now() - time.time()))
+        carried = identities.carried(cluster.primary)
+        if carried is not UNBOUND:
+            cluster.bind(carried.shifted(now() - time.time()))
         _ask(runtime, cluster, identities.known())
         _ask(runtime, cluster, _revealed(runtime, cluster, identities))
         cluster.loaded = is_outer_loaded and identities.is_settled()
@@ -151,7 +153,7 @@ def _revealed(runtime: Runtime, cluster: ClusterSession, identities: IdentitySou
 
 def _ask(runtime: Runtime, cluster: ClusterSession, identities: Iterable[Identity]) -> None:
     """Merge what the store knows of those `identities` that it was not asked about before."""
-    new = frozenset(identities) - cluster.asked
+    new = frozenset(identities).difference(cluster.asked)
     if not new or cluster.store_down:
         return
     try:
@@ -176,16 +178,16 @@ def bind(routing: RoutingSession, identity: Identity) -> None:
     inner = () if innermost is None else takewhile(lambda unit: unit is not routing, (innermost, *innermost.around()))
     for unit in (routing, *inner):
         for cluster in tuple(unit.clusters.values()):
-            cluster.loaded = False
+            cluster.ask_again()
 
 
 def must_save(routing: RoutingSession) -> bool:
     """Say whether there is anything to save."""
     runtime = get_runtime()
-    return any(
-        (cluster.must_save or cluster.must_remember) and primary in runtime.config.clusters and runtime.needs_pointers(primary)
-        for primary, cluster in tuple(routing.clusters.items())
-    )
+    for primary, cluster in tuple(routing.clusters.items()):
+        if (cluster.must_save or cluster.must_remember) and primary in runtime.config.clusters and runtime.needs_pointers(primary):
+            return True
+    return False
 
 
 def save_bounds(routing: RoutingSession, *, may_have_written: bool = False) -> list[Saved]:

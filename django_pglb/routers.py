@@ -9,7 +9,7 @@ from django.db import DEFAULT_DB_ALIAS, router
 
 from .conf import get_usable_config
 from .context import current_scope
-from .placement import route_read
+from .placement import route_by_lease, route_read
 from .runtime import primary_of
 
 if TYPE_CHECKING:
@@ -35,16 +35,20 @@ class ReplicaRouter:
     """
 
     def db_for_read(self, model: type[Model], **hints: Any) -> str | None:
-        owner = self._owner(model, hints)
-        primary = primary_of(owner)
+        instance = hints.get("instance")
+        primary = primary_of(self._written_to(model, hints, instance))
         if primary is None:
             return None
-        is_bound = current_scope().forced == "replicas" and tells_who_asks(model)
-        return route_read(primary, hints.get("instance"), is_bound=is_bound).alias
+        decision = route_by_lease(primary, instance)
+        if decision is None:
+            is_bound = current_scope().forced == "replicas" and tells_who_asks(model)
+            decision = route_read(primary, instance, is_bound=is_bound)
+        return decision.alias
 
     def db_for_write(self, model: type[Model], **hints: Any) -> str | None:
         """Answer always: without an answer Django would write where the instance was read."""
-        return self._owner(model, hints)
+        alias = self._written_to(model, hints, hints.get("instance"))
+        return primary_of(alias) or alias
 
     def allow_relation(self, obj1: Model, obj2: Model, **hints: Any) -> bool | None:
         primaries = {primary_of(obj._state.db) for obj in (obj1, obj2) if obj._state.db is not None}
@@ -55,13 +59,11 @@ class ReplicaRouter:
         primary = get_usable_config().primary_of.get(db)
         return False if primary is not None and primary != db else None
 
-    def _owner(self, model: type[Model], hints: dict[str, Any]) -> str:
-        """Return the primary (or the foreign alias) that `model` is written to."""
+    def _written_to(self, model: type[Model], hints: dict[str, Any], instance: Model | None) -> str:
+        """Return the alias that names where `model` is written: the owner's, or one of its replicas, where an instance came from."""
         for other in router.routers:
             answer = getattr(other, "db_for_write", None) if other is not self else None
             alias = answer(model, **hints) if answer is not None else None
             if alias:
-                return primary_of(alias) or alias
-        instance = hints.get("instance")
-        alias = (instance._state.db if instance is not None else None) or DEFAULT_DB_ALIAS
-        return primary_of(alias) or alias
+                return str(alias)
+        return (instance._state.db if instance is not None else None) or DEFAULT_DB_ALIAS

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from math import inf
 from typing import Any, NamedTuple
 
 import psycopg
@@ -31,8 +32,15 @@ class BelievingChecker:
 
     def __init__(self) -> None:
         self.reported: list[str] = []
+        self.topologies = {"default": self._believed()}
 
     def topology(self, primary: str) -> Topology:
+        return self.topologies[primary]
+
+    def trusted_until(self, primary: str, topology: Topology) -> float:
+        return inf
+
+    def _believed(self) -> Topology:
         hosts = tuple(
             Host(alias=alias, state=HostState.OFFLINE if alias in self.reported else HostState.ONLINE, replay_lsn=2**63)
             for alias in REPLICAS
@@ -48,6 +56,7 @@ class BelievingChecker:
 
     def report_failure(self, alias: str, why: str) -> None:
         self.reported.append(alias)
+        self.topologies = {"default": self._believed()}
 
 
 @pytest.fixture

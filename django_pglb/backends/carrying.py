@@ -65,6 +65,10 @@ class CarryingCursor(CursorDebugWrapper):
             return self._execute_apart(sql, params)
         return self._execute_together(sql, params, must_prove=must_prove, must_see=must_see)
 
+    def _carries_no_more(self) -> bool:
+        """Say whether later reads on this connection need neither, as long as what binds the unit of work stays the same."""
+        return not placement.is_monotonic(self._primary) and self._unproved_lsn() is None
+
     def _can_share_message(self) -> bool:
         return self._name is None and isinstance(self.cursor, psycopg.ClientCursor) and self.db.pglb_shares_messages
 

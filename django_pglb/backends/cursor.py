@@ -5,29 +5,42 @@ from __future__ import annotations
 from contextlib import ExitStack, contextmanager, nullcontext
 from itertools import islice
 from math import inf
+from types import FunctionType
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import psycopg
+from django.apps import apps
 from django.db import DatabaseError, InterfaceError, OperationalError
+from django.db.backends import utils
 from django.db.backends.utils import CursorDebugWrapper, CursorWrapper
 from psycopg.pq import TransactionStatus
 
 from .. import placement, pointers, runtime
 from ..core.decision import Decision, Reason
 from ..core.retry import CANCELLED_BY_REPLAY, OnPrimary, Phase, Verdict, judge, judge_on_primary
-from ..core.statements import Kind
+from ..core.statements import Kind, classify
 from ..engine import connection_to
 from ..health.clock import now
 from ..health.trouble import is_cancelled_by_replay
 from .carrying import CarryingCursor, Plain
-from .proof import NotReached
+from .proof import IN_HOT_STANDBY, NotReached
 from .sql import kind_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from contextlib import AbstractContextManager
 
+    from ..core.lease import Lease
+
 T = TypeVar("T")
+
+
+def if_djangos(function: Any) -> Any:
+    """Return `function`; None if it is not Django's own. Monitoring libraries put theirs in its place, some before this is imported."""
+    return function if type(function) is FunctionType and function.__globals__ is vars(utils) else None
+
+
+_djangos_execute = if_djangos(CursorWrapper.execute)
 
 
 class Promoted(Exception):
@@ -41,20 +54,25 @@ class RoutedCursor(CarryingCursor):
     known, so that a statement which belongs elsewhere never touches that host.
     """
 
-    def __init__(self, cursor: Any, db: Any, name: str | None = None) -> None:
+    # There is a cursor for each query of the ORM: what it begins with is not set anew each time.
+    _kind = Kind.READ
+    _is_bound = False
+    _failed_at = inf
+    _decision = Decision("", Reason.EXPLICIT)
+    _judged: Any = None
+    _statement: tuple[Any, Any] | None = None
+    _has_run = False
+    _rows_delivered = False
+    _is_closed = False
+
+    def __init__(self, cursor: Any, db: Any, primary: str | None = None, name: str | None = None) -> None:
         super().__init__(cursor, db)
         self.requested = db
-        self._primary = runtime.primary_of(db.alias) or db.alias
+        self._primary = primary or runtime.primary_of(db.alias) or db.alias
         self._name = name
-        self._kind = Kind.READ
-        self._is_bound = False
-        self._failed_at = inf
-        self._decision = Decision(db.alias, Reason.EXPLICIT)
-        self._judged: Any = None
-        self._statement: tuple[Any, Any] | None = None
-        self._has_run = False
-        self._rows_delivered = False
-        self._is_closed = False
+        if primary is None:
+            # Made as Django makes its own: by the debug toolbar, which looks at the connection before a statement is known.
+            self._place(Kind.READ)
 
     def __getattr__(self, attr: str) -> Any:
         if self.cursor is None:
@@ -69,7 +87,11 @@ class RoutedCursor(CarryingCursor):
     # --- Statements ---
 
     def execute(self, sql: Any, params: Any = None) -> Any:
-        self._judge(sql, params)
+        lease = self._place_by_lease(sql)
+        if lease is None:
+            self._judge(sql, params)
+        elif self._has_nothing_to_add(lease):
+            return self._execute_at_once(lease, sql, params)
         try:
             return self._wrapper.execute(self, sql, params)
         finally:
@@ -118,6 +140,16 @@ class RoutedCursor(CarryingCursor):
         return CursorDebugWrapper if self.db.queries_logged else CursorWrapper
 
     # --- Where ---
+
+    def _place_by_lease(self, sql: Any) -> Lease | None:
+        """Open a raw cursor on the replica that was asked for, if the rules have answered already that this unit of work reads there."""
+        requested = self.requested
+        lease = placement.held_lease(self._primary)
+        if lease is None or lease.decision.alias != requested.alias or requested.in_atomic_block or classify(sql) is not Kind.READ:
+            return None
+        self._judged, self._kind, self._failed_at = sql, Kind.READ, inf
+        self._open_placed(lease.decision)
+        return lease
 
     def _judge(self, sql: Any, params: Any) -> None:
         """Open a raw cursor where `sql` belongs."""
@@ -171,10 +203,11 @@ class RoutedCursor(CarryingCursor):
 
     def _open_placed(self, decision: Decision) -> None:
         """Open a raw cursor where `decision` says, or on the next host if that one cannot be reached."""
+        requested = self.requested
         while True:
             self._decision = decision
             try:
-                self._open(self.requested if decision.alias == self.requested.alias else connection_to(decision.alias))
+                self._open(requested if decision.alias == requested.alias else connection_to(decision.alias))
             except DatabaseError as error:
                 if decision.alias == self._primary:
                     decision = self._without_primary(error)
@@ -197,13 +230,12 @@ class RoutedCursor(CarryingCursor):
             self._discard()
         # A cursor on another host is kept until there is a new one: Django's query log looks at it when this fails.
         cursor = db.pglb_open_cursor(self._name)
-        self._discard()
+        if self.cursor is not None:
+            self._discard()
+            self._has_run = self._rows_delivered = False
         self.cursor, self.db = cursor, db
-        self._has_run = self._rows_delivered = False
 
     def _discard(self) -> None:
-        if self.cursor is None:
-            return
         try:
             self.cursor.close()
         except psycopg.Error:
@@ -214,6 +246,34 @@ class RoutedCursor(CarryingCursor):
         return placement.protecting(self._primary, self._decision, self._kind)
 
     # --- Running ---
+
+    def _has_nothing_to_add(self, lease: Lease) -> bool:
+        """Say whether the statement can be handed to psycopg as it is: nobody watches it, and its connection has proved what it must."""
+        db = self.db
+        is_proved = lease.is_unbound or db.pglb_serial in lease.settled
+        is_plain = apps.ready and CursorWrapper.execute is _djangos_execute and not (self._name or db.execute_wrappers or db.queries_logged)
+        return is_proved and is_plain and db is self.requested
+
+    def _execute_at_once(self, lease: Lease, sql: Any, params: Any) -> Any:
+        """Do what `execute` does on a replica, with nothing around it."""
+        db, raw, flying = self.db, self.cursor, lease.in_flight
+        flying.append(None)
+        try:
+            with db.wrap_database_errors:
+                result = raw.execute(sql) if params is None else raw.execute(sql, params)
+            if db.connection.pgconn.parameter_status(IN_HOT_STANDBY) == b"off":
+                self._refuse_promoted()
+        except (DatabaseError, Promoted) as error:
+            failure = error
+        else:
+            placement.count_in(lease.cluster, lease.decision)
+            return result
+        finally:
+            flying.pop()
+        try:
+            return self._with_failover(lambda: self._execute_here(sql, params), failure)
+        finally:
+            self._count()
 
     def _execute(self, sql: Any, params: Any, *ignored_wrapper_args: Any) -> Any:
         if sql is not self._judged:
@@ -236,11 +296,15 @@ class RoutedCursor(CarryingCursor):
         # What a transaction of the caller's own, also one that Django knows nothing of, has done before would be lost.
         connection = self.db.connection
         was_idle = connection is not None and self.db.autocommit and connection.pgconn.transaction_status == TransactionStatus.IDLE
-        with self._noting_outcome(), self._protecting():
+        with self._around_on_primary():
             try:
                 return self._execute_carrying(sql, params)
             except DatabaseError as error:
                 return self._run_again_on_primary(lambda: self._execute_carrying(sql, params), error, was_idle=was_idle)
+
+    def _around_on_primary(self) -> AbstractContextManager[None]:
+        """Return what a write's outcome must be noted by, or what a read's place must be held by."""
+        return self._protecting() if self._kind is Kind.READ else self._noting_outcome()
 
     @contextmanager
     def _noting_outcome(self) -> Iterator[None]:
@@ -260,6 +324,7 @@ class RoutedCursor(CarryingCursor):
         self._has_run = True
         if not self._on_replica:
             return self._execute_on_primary(sql, params)
+        lease = placement.held_lease(self._primary)
         flying = runtime.get_runtime().in_flight[self.db.alias]
         flying.append(None)
         try:
@@ -267,6 +332,9 @@ class RoutedCursor(CarryingCursor):
         finally:
             flying.pop()
         self._refuse_promoted()
+        # What was placed elsewhere, or for another reason, may have had nothing to prove.
+        if lease is not None and lease.decision == self._decision and self._carries_no_more():
+            lease.settled.add(self.db.pglb_serial)
         return result
 
     def _refuse_promoted(self) -> None:
@@ -316,11 +384,17 @@ class RoutedCursor(CarryingCursor):
 
     # --- Failing over ---
 
-    def _with_failover(self, run: Callable[[], T]) -> T:
-        """Return what `run` returns on the first host that can answer: this one, the next replicas, the primary."""
+    def _with_failover(self, run: Callable[[], T], failure: Exception | None = None) -> T:
+        """Return what `run` returns on the first host that can answer: this one, the next replicas, the primary.
+
+        `failure`: what this host has answered already.
+        """
         while True:
             on_replica, fixed = self._on_replica, self.db.in_atomic_block or self._rows_delivered
             try:
+                if failure is not None:
+                    failed, failure = failure, None
+                    raise failed
                 return run()
             except NotReached as behind:
                 if fixed:

@@ -12,6 +12,7 @@ import time
 from contextlib import contextmanager
 from functools import partial
 from math import inf
+from threading import get_ident
 from typing import TYPE_CHECKING, Any, cast
 
 import psycopg
@@ -27,7 +28,7 @@ from ..health.clock import now
 from .creation import MIRROR_OF, MirrorAwareCreation
 from .cursor import RoutedCursor
 from .position import ON_PRIMARY, pointer_on_primary, texts_of
-from .proof import shown_position
+from .proof import IN_HOT_STANDBY, shown_position
 from .view_block import ViewBlock
 
 if TYPE_CHECKING:
@@ -51,10 +52,6 @@ REPLICA_DEFAULTS = {
 }
 READ_ONLY = "default_transaction_read_only"
 OPENED_AT = "_pglb_opened_at"
-
-# What a server of version 14 or later reports by itself whenever it changes. A pooler may pass on what it once heard.
-# https://www.postgresql.org/docs/current/libpq-status.html#LIBPQ-PQPARAMETERSTATUS
-IN_HOT_STANDBY = b"in_hot_standby"
 
 _serials = itertools.count(1)
 _cursor_numbers = itertools.count(1)
@@ -220,21 +217,33 @@ class LoadBalancedMixin(ViewBlock):
             self._pglb_is_connecting = False
 
     def _cursor(self, name: str | None = None) -> Any:
-        if self._pglb_is_connecting or self.pglb_cluster() is None:
+        primary = None if self._pglb_is_connecting or self.alias == NO_DB_ALIAS else get_config().primary_of.get(self.alias)
+        if primary is None:
             return super()._cursor(name)
-        if self.pglb_replica() is None and name is None and not placement.is_for_want_of_replica(self.alias):
-            return RoutedCursor(self.pglb_open_cursor(), self)
+        if primary == self.alias and name is None and not placement.is_for_want_of_replica(primary):
+            return RoutedCursor(self.pglb_open_cursor(), self, primary)
         # Where a statement of a replica runs is decided when it is known; until then nothing is opened. Nor is one for which the primary
         # stands in, as a replica may have to take over. Nor a named cursor, on any alias: psycopg would have to ask the server whether it
         # exists in order to close one that has not run.
-        self.validate_thread_sharing()
+        self._pglb_validate_thread()
         # Django numbers the names of each alias, and statements of several may meet on one connection.
-        return RoutedCursor(None, self, None if name is None else f"{name}_{next(_cursor_numbers)}")
+        return RoutedCursor(None, self, primary, None if name is None else f"{name}_{next(_cursor_numbers)}")
 
     def pglb_open_cursor(self, name: str | None = None) -> Any:
-        """Return a raw cursor on this alias' connection, connecting if need be."""
-        wrapped = super()._cursor(name)
-        return wrapped.cursor
+        """Return a raw cursor on this alias' connection, connecting if need be: what Django's `_cursor()` wraps."""
+        if self.health_check_enabled:
+            self.close_if_health_check_failed()
+        if self.connection is None or self._pglb_owes_begin:
+            self.ensure_connection()
+        with self.wrap_database_errors:
+            cursor = self.create_cursor(name)
+        self._pglb_validate_thread()
+        return cursor
+
+    def _pglb_validate_thread(self) -> None:
+        # Django's check takes a lock first.
+        if self._thread_ident != get_ident():
+            self.validate_thread_sharing()
 
     # --- What the server is now ---
 

@@ -20,6 +20,10 @@ PROOF = (
     "SELECT CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn() END, current_setting('transaction_isolation') = 'read committed'"
 )
 
+# What a server of version 14 or later reports by itself whenever it changes. A pooler may pass on what it once heard.
+# https://www.postgresql.org/docs/current/libpq-status.html#LIBPQ-PQPARAMETERSTATUS
+IN_HOT_STANDBY = b"in_hot_standby"
+
 NOWHERE = -1
 """The position of a server that can show none."""
 

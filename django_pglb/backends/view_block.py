@@ -12,6 +12,7 @@ for that, and fail while the primary is down. Only the block around the view of 
 
 from __future__ import annotations
 
+from asyncio import _get_running_loop  # the documented one raises where there is none
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
         health_check_enabled: bool
         health_check_done: bool
         isolation_level: psycopg.IsolationLevel
+        _thread_ident: int
 
         def _cursor(self, name: str | None = None) -> Any: ...
         def _commit(self) -> None: ...
@@ -83,7 +85,9 @@ class ViewBlock(Base):
     def ensure_connection(self) -> None:
         if self._pglb_owes_begin:
             self._pglb_begin()
-        super().ensure_connection()
+        # Django's asks for an event loop by an exception, which costs as much as the rest of a cursor.
+        if self.connection is None or _get_running_loop() is not None:
+            super().ensure_connection()
 
     def close(self) -> None:
         if not self._pglb_owes_begin:

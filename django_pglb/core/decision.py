@@ -9,6 +9,9 @@ from typing import NamedTuple
 class Reason(StrEnum):
     """Why a statement went where it went. The words are public: logs, headers, metrics, tests and docs use them; none is renamed."""
 
+    # They are counted for every statement, and that of an enumeration is written in Python.
+    __hash__ = str.__hash__
+
     REPLICA = "replica"  # a replica that has reached the reader's pointer, or the reader has none
     STALE_ALLOWED = "stale_allowed"  # inside use_replicas()
     OUTSIDE_SESSION = "outside_session"  # no routing session is open

@@ -11,6 +11,8 @@ from .lsn import Pointer, earlier, later
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
+    from .lease import Lease
+
 Identity = tuple[str, str]
 """A kind ("session", "user", …) and a value: who a unit of work acts for."""
 
@@ -102,6 +104,7 @@ class ClusterSession:
         "decisions",
         "excluded",
         "latest",
+        "lease",
         "left_behind",
         "loaded",
         "look_again_at",
@@ -115,6 +118,7 @@ class ClusterSession:
         "saw_unknown",
         "seen",
         "shows",
+        "state",
         "stays",
         "store_down",
         "waited",
@@ -124,6 +128,10 @@ class ClusterSession:
 
     def __init__(self, primary: str) -> None:
         self.primary = primary
+        self.state: object = object()
+        """Stands for all that routing goes by here. A new object whenever any of that has changed."""
+        self.lease: Lease | None = None
+        """The latest answer of the rules that may be used again while `state` is what it was."""
         self.bound = UNBOUND
         self._bounds: list[Bound] = []
         """Everything that `bound` was made of."""
@@ -184,6 +192,11 @@ class ClusterSession:
             bounds = tuple(self._bounds)
             seen = len(bounds)
             self.bound = reduce(Bound.merged, bounds)
+        self.touch()
+
+    def touch(self) -> None:
+        """Note that something has changed that routing goes by. To be called after the change: a lease that was made before is void."""
+        self.state = object()
 
     @property
     def wrote(self) -> bool:
@@ -197,6 +210,7 @@ class ClusterSession:
 
     def note_write(self) -> None:
         self.written = object()
+        self.touch()
 
     @property
     def was_answered_by_primary(self) -> bool:
@@ -211,6 +225,7 @@ class ClusterSession:
         """Keep reads on the primary if `other`, of the unit of work around this one, keeps its own there."""
         if other.wrote:
             self.written = self.saved = object()
+            self.touch()
 
     def look_again(self, until: float, *, may_leave: bool = True) -> None:
         """Forget what a long unit of work must not rest on for ever. What it must see stays, and so does its replica while that is fit.
@@ -225,6 +240,12 @@ class ClusterSession:
         self.excluded = {}
         self.without_primary = self.store_down = False
         self.loaded, self.asked = False, frozenset()
+        self.touch()
+
+    def ask_again(self) -> None:
+        """Let the next routed read ask what binds this unit of work: it acts for somebody more."""
+        self.loaded = False
+        self.touch()
 
     def note_remembered(self, pointers: Iterable[Pointer | None]) -> None:
         """Note what is remembered for more of those whom this unit of work acts for; whoever knows least counts."""
@@ -279,10 +300,15 @@ class ClusterSession:
             self.chosen, self.reached_lsn = None, -1
         if self.chosen_stale == alias:
             self.chosen_stale = None
+        self.touch()
 
     def choose(self, alias: str) -> None:
         if alias != self.chosen:
+            # Without a choice there was no lease either.
+            had_another = self.chosen is not None
             self.chosen, self.reached_lsn = alias, -1
+            if had_another:
+                self.touch()
 
     def prove(self, alias: str, serial: int, lsn: int) -> None:
         """Note that the connection numbered `serial`, to `alias`, has shown to have replayed `lsn`."""
@@ -296,15 +322,18 @@ class ClusterSession:
         self.stays = None
         self.choose(alias)
         self.prove(alias, serial, lsn)
+        self.touch()
 
     def stay_on_primary(self, reason: Reason) -> None:
         self.stays = reason
         self.chosen = None
+        self.touch()
 
     def do_without_primary(self) -> None:
         """Let replicas answer against the odds, also those that were behind when they were asked before."""
         self.without_primary, self.stays = True, None
         self.excluded = {alias: reason for alias, reason in self.excluded.items() if reason is not Reason.BEHIND}
+        self.touch()
 
 
 class RoutingSession:

@@ -10,6 +10,7 @@ import threading
 import weakref
 from dataclasses import replace
 from functools import partial
+from math import inf
 from typing import TYPE_CHECKING
 
 from ..core.assessment import assess
@@ -80,7 +81,8 @@ class Checker:
         """Know nothing. A forked child has none of its parent's threads, and must leave its parent's connections alone."""
         self._worker: Worker | None = None
         self._has_complained = False
-        self._topologies = dict(self._blank)
+        self.topologies = dict(self._blank)
+        """The newest snapshots, whatever their age. Whoever has one can tell by its identity whether it is still the newest."""
         self._histories = {primary: ClusterHistory() for primary in self._blank}
         self._teller = Teller(self._configs, self._addresses, self._on_change)
         self._outdated: set[str] = set()
@@ -91,13 +93,17 @@ class Checker:
 
     def topology(self, primary: str) -> Topology:
         """Return the newest snapshot of the cluster of `primary`; what nobody has looked at for too long is unknown."""
-        topology = self._topologies[primary]
+        topology = self.topologies[primary]
         # Every read comes by here: `is_stale()` written out.
         as_of = topology.as_of
         if as_of is not None and self._clock() - as_of > self._trusted_seconds[primary]:
             self._note_outdated(primary)
             return self._unseen[primary]
         return topology
+
+    def trusted_until(self, primary: str, topology: Topology) -> float:
+        """Return when this topology is too old to be trusted."""
+        return inf if topology.as_of is None else topology.as_of + self._trusted_seconds[primary]
 
     def _is_stale(self, primary: str, topology: Topology) -> bool:
         return topology.is_stale(self._clock(), self._trusted_seconds[primary])
@@ -121,10 +127,10 @@ class Checker:
             return self._step.wait_for(partial(self._are_known, primary), timeout)
 
     def _are_known(self, primary: str | None) -> bool:
-        return all(self._is_known(each) for each in self._topologies if primary in (None, each))
+        return all(self._is_known(each) for each in self.topologies if primary in (None, each))
 
     def _is_known(self, primary: str) -> bool:
-        topology = self._topologies[primary]
+        topology = self.topologies[primary]
         if self._is_stale(primary, topology):
             return False
         return bool(topology.online) or all(host.state is not HostState.UNKNOWN for host in topology.replicas)
@@ -148,6 +154,7 @@ class Checker:
         with self._step:
             self._is_closed = True
         self.stop()
+        self.topologies = dict(self._blank)
 
     def _start(self) -> None:
         clusters = [(self._configs[primary], targets) for primary, targets in self._probed()]
@@ -184,7 +191,7 @@ class Checker:
             if self._worker is worker:
                 # It failed. What nobody keeps up to date is not known.
                 self._worker = None
-                self._topologies = dict(self._blank)
+                self.topologies = dict(self._blank)
                 self._histories = {primary: ClusterHistory() for primary in self._blank}
 
     # --- Learning ---
@@ -236,8 +243,8 @@ class Checker:
                     history = record_primary(history, outcome, horizon_seconds(max_lag_seconds))
                 else:
                     history = record_replica(history, alias, outcome)
-            before, after = self._topologies[primary], assess(self._blank[primary], history, max_lag_seconds)
-            self._histories[primary], self._topologies[primary] = history, after
+            before, after = self.topologies[primary], assess(self._blank[primary], history, max_lag_seconds)
+            self._histories[primary], self.topologies[primary] = history, after
             for change in _changes(primary, before, after):
                 self._teller.tell(change)
             self._step.notify_all()

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import asyncio
+import threading
+from collections.abc import Callable, Iterator
+from contextvars import copy_context
 from typing import Any
 
 import psycopg
 import pytest
-from django.db import InternalError, ProgrammingError, connection, connections, router, transaction
+from django.core.exceptions import SynchronousOnlyOperation
+from django.db import DatabaseError, InternalError, ProgrammingError, connection, connections, router, transaction
 from django.db.models import BooleanField, F, Func, IntegerField, Value
 from django.db.models.functions import Length
 
@@ -306,3 +310,47 @@ def test_built_in_functions_read_from_a_replica(routed: Routed) -> None:
     with routed.unit():
         assert Publication.objects.annotate(long=Length("title", output_field=IntegerField())).get().long == 4
         routed.assert_reads(REPLICAS, Reason.REPLICA)
+
+
+USES: dict[str, Callable[[Any], object]] = {
+    "ensure_connection": lambda connection: connection.ensure_connection(),
+    "get_autocommit": lambda connection: connection.get_autocommit(),
+    "cursor": lambda connection: connection.cursor().execute("SELECT 1"),
+}
+
+
+@pytest.mark.parametrize("alias", ["default", "replica1"])
+@pytest.mark.parametrize("use", USES)
+def test_open_connection_is_refused_in_an_event_loop(routed: Routed, alias: str, use: str) -> None:
+    """As one that is yet to be opened is."""
+    connections[alias].ensure_connection()
+
+    async def ask(connection: Any) -> None:
+        USES[use](connection)
+
+    with routed.unit(), pytest.raises(SynchronousOnlyOperation):
+        asyncio.run(ask(connections[alias]))
+
+
+@pytest.mark.parametrize("alias", ["default", "replica1"])
+def test_connection_of_another_thread_is_refused(routed: Routed, alias: str) -> None:
+    """Also in the same unit of work, which may have been answered there."""
+    refused: list[str] = []
+
+    def ask(connection: Any) -> None:
+        try:
+            with connection.cursor() as cursor:
+                cursor.execute("SELECT 1")
+        except DatabaseError as error:
+            refused.append(str(error))
+        finally:
+            connections.close_all()
+
+    with routed.unit():
+        for _ in range(2):
+            with connections[alias].cursor() as cursor:
+                cursor.execute("SELECT 1")
+        thread = threading.Thread(target=copy_context().run, args=[ask, connections[alias]])
+        thread.start()
+        thread.join(60)
+    assert [text for text in refused if "can only be used in that same thread" in text] == refused != []

@@ -64,6 +64,19 @@ def test_waiting_until_hosts_are_known_does_not_settle_for_what_was_seen_long_ag
         assert checker.topology(PRIMARY).online != ()
 
 
+def test_it_can_be_told_beforehand_until_when_a_topology_is_believed(healed_cluster: Cluster) -> None:
+    """By whoever keeps one, and does not come back for each read."""
+    moment: float | None = None
+    with checking(targets_of(healed_cluster), clock=lambda: now() if moment is None else moment) as checker:
+        wait_until_online(checker)
+        checker.stop()
+        topology = checker.topologies[PRIMARY]
+        moment = checker.trusted_until(PRIMARY, topology) - 0.01
+        assert checker.topology(PRIMARY) is topology
+        moment += 0.02
+        assert checker.topology(PRIMARY).online == ()
+
+
 def test_slow_listener_and_slow_log_hold_up_no_look(healed_cluster: Cluster, caplog: pytest.LogCaptureFixture) -> None:
     """They have a thread of their own, and are told in order when they come round."""
     watch_log(caplog)

@@ -13,20 +13,23 @@ from typing import Any
 
 from asgiref.sync import async_to_sync, markcoroutinefunction, sync_to_async
 from celery import Celery
-from django.db import connections
+from django.db import connections, transaction
 from django.http import HttpRequest, HttpResponse
 
 from django_pglb import ignore_writes, replica_reads, routing_session, use_primary, use_replicas
 from django_pglb.core.job import Consistency
+from django_pglb.core.routing_session import RoutingSession
 from django_pglb.jobs import job_session
 from django_pglb.middleware import LoadBalancingMiddleware
 from django_pglb.stores.carried import sign
 from tests.guestbook.models import Entry
 
+from .lease import look_at_lease
 from .model import Frame, Here
 from .program import (
     CHANGES,
     Abandon,
+    Atomic,
     Body,
     Change,
     Close,
@@ -128,6 +131,10 @@ class Interpreter:
     def __init__(self) -> None:
         self.errors: list[BaseException] = []
         """What went wrong in threads and tasks that nobody may be waiting for."""
+        self.leases = 0
+        """How many reads had a lease, which was compared with the rules."""
+        self._written: dict[RoutingSession, int] = {}
+        """The latest key that each unit of work has committed itself."""
         self._suspended: list[Suspended] = []
         self._garbage: list[list[Frame]] = []
         # Nobody drops anything while garbage is collected, so that it is known what was in it.
@@ -167,6 +174,9 @@ class Interpreter:
                 self._request(node, here)
             case Guarded(body):
                 with suppress(*RAISED):
+                    self.run(body, here)
+            case Atomic(body):
+                with transaction.atomic():
                     self.run(body, here)
             case Crossing(body) if here.may_cross:
                 async_to_sync(self._arun_in_copy)(body, here.copy())
@@ -251,6 +261,8 @@ class Interpreter:
                     await self.arun(body, here)
             case Crossing(body):
                 await sync_to_async(self.run)(body, here)
+            case Atomic():
+                await sync_to_async(self._step)(node, here)
             case Threads():
                 for thread in self._started(node, here):
                     await asyncio.to_thread(_join, thread)
@@ -341,9 +353,9 @@ class Interpreter:
             case Pause():
                 time.sleep(0)
             case Read():
-                Entry.objects.order_by("-pk").first()
+                self._read(here)
             case Write():
-                Entry.objects.create(text="theirs")
+                self._write(here)
             case Look() | Hang():
                 pass
             case Fail(is_exit):
@@ -362,6 +374,22 @@ class Interpreter:
                 here.leave(*frames)
             case Collect():
                 self._collect(here)
+
+    def _read(self, here: Here) -> None:
+        """Read, and look whether it is seen what this unit of work wrote, in whichever thread."""
+        self.leases += look_at_lease()
+        routing = here.frame.routing
+        written = 0 if routing is None or here.frame.forced == "replicas" else self._written.get(routing, 0)
+        newest = Entry.objects.order_by("-pk").first()
+        assert written <= (newest.pk if newest else 0), "a unit of work did not see its own write"
+
+    def _write(self, here: Here) -> None:
+        routing, entry = here.frame.routing, Entry.objects.create(text="theirs")
+        if routing is not None and not here.frame.ignore_writes:
+            transaction.on_commit(lambda: self._note(routing, entry.pk))
+
+    def _note(self, routing: RoutingSession, key: int) -> None:
+        self._written[routing] = max(key, self._written.get(routing, 0))
 
     def _resume(self, entry: Suspended, here: Here) -> None:
         try:

@@ -114,6 +114,13 @@ class Guarded:
 
 
 @dataclass(frozen=True, slots=True)
+class Atomic:
+    """Do `body` in a transaction on the primary."""
+
+    body: Body
+
+
+@dataclass(frozen=True, slots=True)
 class Crossing:
     """Do `body` on the other side: async code by `async_to_sync`, or sync code by `sync_to_async`."""
 
@@ -136,14 +143,34 @@ class Tasks:
     bodies: tuple[Body, ...]
 
 
-Node = Look | Pause | Fail | Hang | Suspend | Resume | Close | Abandon | Collect | Within | Request | Guarded | Crossing | Threads | Tasks
+Node = (
+    Look
+    | Pause
+    | Read
+    | Write
+    | Fail
+    | Hang
+    | Suspend
+    | Resume
+    | Close
+    | Abandon
+    | Collect
+    | Within
+    | Request
+    | Guarded
+    | Atomic
+    | Crossing
+    | Threads
+    | Tasks
+)
 Body = tuple[Node, ...]
 
 
 class Author:
-    """Writes random programs: all choices come from the seed. `leaves` are what they may do."""
+    """Writes random programs: all choices come from the seed. `leaves` are what they may do. `is_flat`: they do much, and nest little."""
 
-    def __init__(self, seed: int, leaves: Sequence[Leaf] | None = None) -> None:
+    def __init__(self, seed: int, leaves: Sequence[Leaf] | None = None, *, is_flat: bool = False) -> None:
+        self._goes_on, self._ends_here = (0.97, 0.85) if is_flat else (0.8, 0.6)
         self._leaves = leaves or LEAVES
         self._choice = random.Random(seed)
         # A few only, so that blocks of the same kind meet.
@@ -163,13 +190,13 @@ class Author:
 
     def _body(self) -> Body:
         nodes = []
-        while self._left > 0 and self._is(0.8):
+        while self._left > 0 and self._is(self._goes_on):
             self._left -= 1
             nodes.append(self._node())
         return tuple(nodes)
 
     def _node(self) -> Node:
-        return self._choice.choice(self._leaves)(self) if self._is(0.6) else self._choice.choice(COMPOUNDS)(self)
+        return self._choice.choice(self._leaves)(self) if self._is(self._ends_here) else self._choice.choice(COMPOUNDS)(self)
 
     def _bodies(self) -> tuple[Body, ...]:
         return tuple(self._body() for _ in range(self._choice.randint(1, 3)))
@@ -213,6 +240,13 @@ LEAVES: tuple[Leaf, ...] = (
 )
 # No async generators: what was written in one that nobody closes is saved when its loop finds the time.
 LEAVES_WITH_DATABASE: tuple[Leaf, ...] = (*_PLAIN, *[lambda author: Read()] * 4, *[lambda author: Write()] * 3)
+# What ends a lease, and nothing that ends a program.
+LEAVES_OF_READERS: tuple[Leaf, ...] = (
+    *[lambda author: Read()] * 8,
+    lambda author: Write(),
+    lambda author: Pause(),
+    lambda author: Atomic(author._body()),
+)
 COMPOUNDS: tuple[Leaf, ...] = (
     Author._within,
     Author._within,

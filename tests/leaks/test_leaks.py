@@ -25,11 +25,12 @@ from tests.guestbook.models import Entry
 
 from .interpreter import Interpreter
 from .model import Here, is_clean
-from .program import LEAVES_WITH_DATABASE, Author, Node
+from .program import LEAVES_OF_READERS, LEAVES_WITH_DATABASE, Author, Node
 
 SEED = "PGLB_TEST_SEED"
 # Small ones first: whatever fails is likely to be short. Each fault that this is for is found within some tens of programs.
 SIZES = [size for size in (4, 8, 12, 20, 30) for _ in range(50)]
+SIZES_OF_READERS = [size for size in (10, 30) for _ in range(60)]
 SIZES_WITH_DATABASE = [size for size in (5, 10, 20) for _ in range(12)]
 
 
@@ -151,6 +152,24 @@ def test_next_user_of_a_thread_sees_nothing_of_the_one_before(site: Site) -> Non
                 error.add_note(f"{SEED}={seed}:{size} runs this one alone: {program}")
                 raise
         assert Entry.objects.count() > 1
+
+
+def test_reads_by_a_lease_go_where_the_rules_send_them(site: Site) -> None:
+    """Whatever a unit of work has done since the rules were asked; and it sees its own writes. No lease ends by itself here."""
+    leases = 0
+    with override_settings(PGLB={"default": {**settings.PGLB["default"], "CHECK_INTERVAL": 600}}):
+        site.wait_until_online()
+        for seed, size in seeds_and_sizes(SIZES_OF_READERS):
+            program = Author(seed, LEAVES_OF_READERS, is_flat=True).write_unit(size)
+            try:
+                interpreter = Interpreter()
+                run_one(interpreter, program)
+                interpreter.finish()
+            except BaseException as error:
+                error.add_note(f"{SEED}={seed}:{size} runs this one alone: {program}")
+                raise
+            leases += interpreter.leases
+    assert leases or SEED in os.environ
 
 
 def assert_reads_as_nobody() -> None:
