@@ -14,6 +14,7 @@ from django_pglb import current_decisions, export_pointer, ignore_writes, mark_w
 from django_pglb.context import current_scope
 from django_pglb.core.decision import Reason
 from django_pglb.core.routing_session import ClusterSession
+from django_pglb.testing import wait_until
 
 from .fix_site import Served, Site
 from .guestbook.models import Entry
@@ -353,3 +354,20 @@ def test_read_your_writes_remembers_nothing_that_was_only_seen(site: Site) -> No
     assert stored_writes(site) == 0
     assert not any("pg_last_wal" in text for alias, end in since.items() for text in site.statements(alias, end))
     assert runtime.get_runtime().is_monotonic("default") is False
+
+
+def test_reader_stays_on_a_replica_that_lags(monotonic: Site) -> None:
+    """What was seen on a replica is there, though no look has found it so far: others' writes send nobody to the primary."""
+    for replica in monotonic.cluster.replicas:
+        replica.delay_replay(1)
+    found = set()
+
+    def read_after_write() -> int:
+        write_elsewhere(monotonic, "x")
+        with routing_session(identity=READER):
+            seen = Entry.objects.count()
+            found.update((decision.alias == "default", decision.reason) for decision in current_decisions())
+        return seen
+
+    wait_until(lambda: read_after_write() >= 40, timeout=60, what="the reader to see forty entries")
+    assert found == {(False, Reason.REPLICA)}

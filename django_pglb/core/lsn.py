@@ -46,9 +46,13 @@ class Pointer(NamedTuple):
         """The position itself, which one host at least need not go past."""
         return self.lsn & ~LOW_BITS
 
+    def was_seen_on(self, mark: int) -> bool:
+        """Say whether it is known to have been seen on the host with this mark: see `seen_lsn`."""
+        return self.lsn & LOW_BITS == mark != ANYBODY
+
     def lsn_on(self, mark: int) -> int:
-        """Return the position that the host with this mark must have replayed: see `seen_lsn`."""
-        return self.exact_lsn if self.lsn & LOW_BITS == mark != ANYBODY else self.lsn
+        """Return the position that the host with this mark must have replayed."""
+        return self.exact_lsn if self.was_seen_on(mark) else self.lsn
 
 
 def seen_lsn(mark: int, replayed: int, received: int | None) -> int:

@@ -100,7 +100,7 @@ def is_still_fit(cluster: ClusterSession, topology: Topology, now: float) -> boo
     if host is None or not host.is_online or not can_be_proved(cluster, topology, now):
         return False
     pointer = cluster.bound.pointer
-    if pointer is None or cluster.reached_lsn >= pointer.exact_lsn or not _has_primary(cluster, topology):
+    if pointer is None or cluster.reached_lsn >= pointer.lsn_on(host.mark) or not _has_primary(cluster, topology):
         return True
     return host.has_probably_reached(pointer, topology.written_at(pointer), now)
 

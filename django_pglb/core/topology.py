@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from operator import attrgetter
 
-from .lsn import Pointer
+from .lsn import ANYBODY, Pointer
 
 
 class HostState(StrEnum):
@@ -38,6 +38,7 @@ class Host:
     `sampled_at` is when it last answered a probe and `replay_lsn` where it then was (the insert position on a primary).
     `lag_seconds` is the age of the oldest sampled position of the primary that it had not replayed then.
     `delay_seconds` is the same interpolated between samples: an estimate, finer than the probe interval, used only to guess.
+    `mark` tells it from its peers in a position that was seen on it.
     `weight` is the configured one, less while the host is much slower than its peers; `latency_seconds` is how long its answers take.
     """
 
@@ -48,6 +49,7 @@ class Host:
     is_mirror: bool = False
     weight: float = 1.0
     pooled: bool = False
+    mark: int = ANYBODY
     sampled_at: float | None = None
     replay_lsn: int | None = None
     lag_seconds: float | None = None
@@ -66,7 +68,9 @@ class Host:
 
     def has_probably_reached(self, pointer: Pointer, written_at: float, now: float) -> bool:
         """Guess whether this host has replayed `pointer`, which was written at `written_at`."""
-        if self.is_mirror or (self.replay_lsn is not None and self.replay_lsn >= pointer.exact_lsn):
+        if self.is_mirror or pointer.was_seen_on(self.mark):
+            return True
+        if self.replay_lsn is not None and self.replay_lsn >= pointer.lsn_on(self.mark):
             return True
         # A replica that was `delay_seconds` behind at its last probe has by now replayed what the primary wrote that long ago.
         return self.delay_seconds is not None and written_at <= now - self.delay_seconds

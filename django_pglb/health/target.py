@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from psycopg import pq
 
+from ..core.lsn import ANYBODY
 from ..core.topology import Host
 
 if TYPE_CHECKING:
@@ -33,6 +34,7 @@ class Target:
     weight: float = 1.0
     pooled: bool = False
     is_mirror: bool = False
+    mark: int = ANYBODY
 
     @property
     def address(self) -> str:
@@ -42,7 +44,14 @@ class Target:
 
     def unknown(self) -> Host:
         """Return this host as it looks before anything is known of it."""
-        return Host(alias=self.alias, is_primary=self.is_primary, is_mirror=self.is_mirror, weight=self.weight, pooled=self.pooled)
+        return Host(
+            alias=self.alias,
+            is_primary=self.is_primary,
+            is_mirror=self.is_mirror,
+            weight=self.weight,
+            pooled=self.pooled,
+            mark=self.mark,
+        )
 
     def probe_params(self, timeout: float) -> dict[str, str]:
         """Return how to connect for probes that may take `timeout` seconds."""
@@ -64,10 +73,11 @@ def target_from_params(
     weight: float = 1.0,
     pooled: bool = False,
     is_mirror: bool = False,
+    mark: int = ANYBODY,
 ) -> Target:
     """Return a target. Of `params`, whatever a driver was to be given, only what libpq understands is kept."""
     known = {key: str(value) for key, value in params.items() if value is not None and key in _libpq_keywords()}
-    return Target(alias=alias, params=known, is_primary=is_primary, weight=weight, pooled=pooled, is_mirror=is_mirror)
+    return Target(alias=alias, params=known, is_primary=is_primary, weight=weight, pooled=pooled, is_mirror=is_mirror, mark=mark)
 
 
 @cache

@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 
 from django_pglb.core.decision import Decision, Reason
-from django_pglb.core.lsn import Pointer
+from django_pglb.core.lsn import Pointer, marks_of, seen_lsn
 from django_pglb.core.policy import MAX_ASKED_IN_VAIN, Scope, any_replica, pick, replica_or_primary, standing_rule, unit_rule
 from django_pglb.core.routing_session import Bound, ClusterSession, RoutingSession
 from django_pglb.core.topology import Host, HostState, Sample, Topology
@@ -219,3 +219,26 @@ def test_weights_are_respected_when_busy() -> None:
     """Four reads in flight on a host of weight 4 are less than two on a host of weight 1."""
     busy = {"light": 2, "heavy": 4}
     assert pick([host("light"), host("heavy", weight=4)], busy.__getitem__).alias == "heavy"
+
+
+def test_replica_is_not_asked_for_more_than_its_last_look_found() -> None:
+    """Seen on one of two that stand at the same position: who has seen it may have seen a record that only that one has shown."""
+    first, second = (replace(host(alias, 96, delay=5), mark=mark) for alias, mark in marks_of(["replica1", "replica2"]).items())
+    seen = seen_lsn(first.mark, replayed=96, received=200)
+    assert {replica_or_primary(bound_to(seen), topology(first, second), NOW, idle) for _ in range(20)} == {
+        Decision("replica1", Reason.REPLICA)
+    }
+    past = replace(second, replay_lsn=104)
+    assert {replica_or_primary(bound_to(seen), topology(first, past), NOW, idle).alias for _ in range(50)} == {"replica1", "replica2"}
+
+
+def test_replica_that_has_proved_only_what_was_seen_elsewhere_is_left() -> None:
+    """The same for the one that answers already."""
+    first, second = (replace(host(alias, 96, delay=5), mark=mark) for alias, mark in marks_of(["replica1", "replica2"]).items())
+    cluster = bound_to(seen_lsn(first.mark, replayed=96, received=200))
+    cluster.choose("replica2")
+    cluster.prove("replica2", 1, 96)
+    assert replica_or_primary(cluster, topology(first, second), NOW, idle) == Decision("replica1", Reason.REPLICA)
+    cluster.choose("replica2")
+    cluster.prove("replica2", 1, 104)
+    assert replica_or_primary(cluster, topology(first, second), NOW, idle) == Decision("replica2", Reason.REPLICA)
