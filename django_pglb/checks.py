@@ -34,6 +34,7 @@ OUR_ROUTER = "django_pglb.routers.ReplicaRouter"
 SESSION_MIDDLEWARE = "django.contrib.sessions.middleware.SessionMiddleware"
 CACHE_MIDDLEWARE = "django.middleware.cache.FetchFromCacheMiddleware"
 OUR_CACHE_MIDDLEWARE = "django_pglb.page_cache.FetchFromCacheMiddleware"
+OUR_UPDATE_MIDDLEWARE = "django_pglb.page_cache.UpdateCacheMiddleware"
 
 
 def check(app_configs: Sequence[AppConfig] | None = None, **_: Any) -> list[checks.CheckMessage]:
@@ -160,7 +161,11 @@ def _middleware_problems() -> Iterator[Problem]:
 def _page_cache_problems() -> Iterator[Problem]:
     paths = list(settings.MIDDLEWARE or ())
     ours = _first_index(paths, OUR_MIDDLEWARE, LoadBalancingMiddleware)
+    updating = _first_index(paths, OUR_UPDATE_MIDDLEWARE, page_cache.UpdateCacheMiddleware)
     fetching = _first_index(paths, CACHE_MIDDLEWARE, FetchFromCacheMiddleware)
+    if ours is not None and updating is not None and updating < ours and updating != fetching:
+        message = f"MIDDLEWARE: {shown(paths[updating])} is above {shown(paths[ours])}, so it cannot tell what pages show, and stores none."
+        yield Problem(CheckId.PAGE_CACHE_ABOVE_MIDDLEWARE, message, "Put UpdateCacheMiddleware right below LoadBalancingMiddleware.")
     if fetching is None:
         return
     if not is_or_extends(paths[fetching], OUR_CACHE_MIDDLEWARE, page_cache.FetchFromCacheMiddleware):

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import weakref
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
@@ -16,6 +17,8 @@ from .core.routing_session import RoutingSession
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+
+    from django.http import HttpRequest
 
     from .core.decision import DecisionCount
 
@@ -162,6 +165,25 @@ class SuspendedScope:
         finally:
             self._kept = _scope.get()
             _scope.set(before)
+
+
+def open_request(request: HttpRequest, routing: RoutingSession) -> None:
+    """Let `routing_of` find the unit of work of `request`, for as long as that goes on.
+
+    Weakly: it knows its request, and a circle would keep both, with all that they refer to, until the garbage collector comes by.
+    """
+    request._pglb_routing = weakref.ref(routing)  # type: ignore[attr-defined]
+
+
+def was_opened(request: HttpRequest) -> bool:
+    """Say whether `LoadBalancingMiddleware` has opened a unit of work for `request`, which may have ended since."""
+    return hasattr(request, "_pglb_routing")
+
+
+def routing_of(request: HttpRequest) -> RoutingSession | None:
+    """Return the unit of work of `request`; None if it has ended, or `LoadBalancingMiddleware` has not seen it."""
+    found: weakref.ref[RoutingSession] | None = getattr(request, "_pglb_routing", None)
+    return None if found is None else found()
 
 
 def current_decisions() -> tuple[DecisionCount, ...]:

@@ -13,7 +13,7 @@ from django.core.exceptions import ImproperlyConfigured
 
 from . import pointers, runtime
 from .carriers import hand_over, read_carried
-from .context import current_scope, open_routing
+from .context import current_scope, open_request, open_routing, was_opened
 from .core.routing_session import RoutingSession
 from .identity import RequestIdentities
 from .streaming import keep_streaming
@@ -78,7 +78,7 @@ class LoadBalancingMiddleware:
         """Note whether Django will wrap the view in a transaction (`ATOMIC_REQUESTS`): that alone must not keep reads on the primary."""
         # The unit in force, which a middleware may have opened inside the request's: the block is opened in it.
         routing = current_scope().routing
-        if routing is not None and hasattr(request, "_pglb_routing"):
+        if routing is not None and was_opened(request):
             databases = settings.DATABASES
             clusters = runtime.get_runtime().config.clusters
             atomic = [primary for primary in clusters if databases.get(primary, {}).get("ATOMIC_REQUESTS")]
@@ -99,7 +99,7 @@ class LoadBalancingMiddleware:
         if not routing.safe_method:
             routing.down_at_start = process.primaries_known_to_be_down()
             routing.outside_at_start = process.uses_outside()
-        request._pglb_routing = routing  # type: ignore[attr-defined]  # where signals and stick() find it
+        open_request(request, routing)
         return routing
 
     def _must_save(self, response: HttpResponseBase, routing: RoutingSession) -> bool:
@@ -108,8 +108,7 @@ class LoadBalancingMiddleware:
         return self._must_save_at_end(routing)
 
     def _must_save_at_end(self, routing: RoutingSession) -> bool:
-        # First: what a task that is still running commits from now on, it saves itself.
-        routing.has_ended = True
+        routing.end()
         return routing.is_taken_to_have_written or pointers.must_save(routing)
 
     def _save(self, request: HttpRequest, response: HttpResponseBase, routing: RoutingSession) -> None:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from asgiref.sync import iscoroutinefunction, sync_to_async
 from django.middleware import cache as django_cache
 
-from .context import current_scope
+from .context import current_scope, routing_of, was_opened
 from .core.lsn import Pointer, covers, earlier, later
 from .health.clock import now
 from .identity import USER
@@ -42,6 +42,8 @@ class UpdateCacheMiddleware(django_cache.UpdateCacheMiddleware):
 
     def process_response(self, request: HttpRequest, response: HttpResponseBase | str) -> HttpResponseBase | str:
         routing = _routing_of(request)
+        if routing is None and was_opened(request):
+            return response  # this is above `LoadBalancingMiddleware`: the unit of work that tells what the page shows has ended
         if routing is not None:
             page = _page_of(get_runtime(), routing)
             if page is None:
@@ -103,8 +105,8 @@ def _store(middleware: CacheMiddleware, request: HttpRequest, response: Any) -> 
 
 
 def _routing_of(request: HttpRequest) -> RoutingSession | None:
-    """Return the unit of work in force, which may be inside the request's; above `LoadBalancingMiddleware`, that of the request."""
-    return current_scope().routing or getattr(request, "_pglb_routing", None)
+    """Return the unit of work in force, which may be inside the request's."""
+    return current_scope().routing or routing_of(request)
 
 
 def _page_of(runtime: Runtime, routing: RoutingSession) -> Page | None:

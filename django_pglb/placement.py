@@ -223,7 +223,7 @@ def _decide(
     decision = replica_or_primary(cluster, topology, now(), runtime.reads_in_flight, wanted=wanted)
     if decision.reason is Reason.BEHIND and not cluster.waited and _get_running_loop() is None and wait_for_replica(runtime, cluster):
         return replica_or_primary(cluster, runtime.topology(primary), now(), runtime.reads_in_flight)
-    if decision.alias == cluster.chosen and cluster.loaded:
+    if decision.alias == cluster.chosen and cluster.loaded and not routing.has_ended:
         cluster.lease = Lease(
             decision,
             scope=scope,

@@ -196,8 +196,7 @@ def save_bounds(routing: RoutingSession, *, may_have_written: bool = False) -> l
     Call it after the last commit has returned. `may_have_written`: save also where no write was seen, as far as there may have been one.
     Nothing is saved for a cluster without replicas. What tasks of this unit of work write from now on is saved by themselves.
     """
-    # Before looking at what is to be saved: whoever commits after that look sees it, and nothing falls between the two.
-    routing.has_ended = True
+    routing.end()
     return save_now(routing, may_have_written=may_have_written)
 
 
@@ -286,7 +285,7 @@ def _identities_to_bind(routing: RoutingSession) -> tuple[Identity, ...]:
 
 def end_after_headers(routing: RoutingSession) -> None:
     """End a unit of work whose client has its headers already."""
-    routing.has_ended = True
+    routing.end()
     _save_after_headers(routing, may_have_written=routing.is_taken_to_have_written)
 
 

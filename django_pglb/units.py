@@ -10,7 +10,7 @@ from asgiref.sync import sync_to_async
 from django.db import DEFAULT_DB_ALIAS, connections
 
 from . import pointers, runtime
-from .context import current_scope, decorated, open_inner
+from .context import current_scope, decorated, open_inner, routing_of
 from .core.routing_session import UNBOUND, Bound, RoutingSession
 from .placement import route_read
 from .stores.carried import sign, unsign
@@ -107,8 +107,7 @@ class routing_session:  # noqa: N801 - used like a function
     @contextmanager
     def _closing(self) -> Iterator[RoutingSession]:
         stack, routing, outer = self._entered.pop()
-        # Before looking at what is to be saved, as `save_bounds` does.
-        routing.has_ended = True
+        routing.end()
         if outer is not None:
             routing.bequeath(outer)
         with stack:
@@ -159,7 +158,7 @@ def stick(request: HttpRequest, kind: str, value: str) -> None:
 
     Call it before the first read that must see them. The pair goes into the store as a keyed hash only.
     """
-    routing: RoutingSession | None = getattr(request, "_pglb_routing", None)
+    routing = routing_of(request)
     if routing is not None:
         pointers.bind(routing, (kind, str(value)))
 

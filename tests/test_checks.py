@@ -159,6 +159,11 @@ WRONG: dict[str, tuple[dict[str, Any], str, Iterable[str]]] = {
         "E037",
         ["FetchFromCacheMiddleware", "knows nothing of who reads"],
     ),
+    "page cache stores above the middleware": (
+        middleware("django_pglb.page_cache.UpdateCacheMiddleware", OURS, SESSIONS, "django_pglb.page_cache.FetchFromCacheMiddleware"),
+        "E037",
+        ["UpdateCacheMiddleware", "cannot tell what pages show"],
+    ),
     "not a store": (cluster(STORE={"BACKEND": f"{__name__}.OtherRouter"}), "E026", ["is not a store"]),
     "unknown cache": (cluster(STORE={"CACHE": "defualt"}), "E027", ['["STORE"]["CACHE"]', 'did you mean "default"?']),
     "cache not atomic": (caches("django.core.cache.backends.redis.RedisCache"), "E028", ["django.core.cache.backends.redis.RedisCache"]),

@@ -236,6 +236,15 @@ def test_middleware_caches_the_whole_site(paged: Site, settings: Any) -> None:
     assert get(ann, "/uncached/") == ("mine", *CACHED)
 
 
+def test_middleware_above_ours_stores_nothing(paged: Site, settings: Any) -> None:
+    """It cannot tell what a page shows, and so not for whom the page is good."""
+    settings.CACHE_MIDDLEWARE_ALIAS = "pages"
+    update, fetch = (f"django_pglb.page_cache.{name}CacheMiddleware" for name in ("Update", "FetchFrom"))
+    settings.MIDDLEWARE = [update, *settings.MIDDLEWARE, fetch]
+    for _ in range(2):
+        assert get(Client(), "/uncached/") == ("", *FROM_REPLICA)
+
+
 def test_async_view_is_cached_by_the_same_rules(user: Any, paged: Site) -> None:
     """Also for a reader whose session must be loaded first, of which the event loop must know nothing."""
     for replica in paged.cluster.replicas:
@@ -279,7 +288,7 @@ def test_cost_of_a_cached_page_for_a_reader_who_is_known(user: Any, paged: Site)
         assert get(Client()) == ("", *CACHED)
         paged.redis.echo("known")
         assert get(bob) == ("", *CACHED)
-    assert [command.split()[0] for command in commands] == ["ECHO", "GET", "GET", "GET"]
+    assert [command.split()[0] for command in commands] == ["ECHO", "MGET"]
     assert all(paged.statements(alias, mark) == [] for alias, mark in marks.items())
 
 

@@ -340,6 +340,7 @@ class RoutingSession:
     """One unit of work. Open one per request, job or block; never share it between users."""
 
     __slots__ = (
+        "__weakref__",
         "clusters",
         "down_at_start",
         "has_ended",
@@ -376,6 +377,17 @@ class RoutingSession:
         self.streams = False
         """Its response is being streamed. Tasks that it has started write more, and the next chunk may be long in coming."""
         self.clusters: dict[str, ClusterSession] = {}
+
+    def end(self) -> None:
+        """Note that it is about to be saved for the last time.
+
+        To be called before one looks at what is to be saved: what a task that is still running commits after that look, it saves itself,
+        and nothing falls between the two.
+        """
+        self.has_ended = True
+        # A lease leads back to its unit of work. Left alone, every request would wait for the garbage collector, with all that it read.
+        for cluster in tuple(self.clusters.values()):
+            cluster.lease = None
 
     def cluster(self, primary: str) -> ClusterSession:
         """Return the dealings with the cluster of `primary`."""

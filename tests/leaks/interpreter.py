@@ -17,6 +17,7 @@ from django.db import connections, transaction
 from django.http import HttpRequest, HttpResponse
 
 from django_pglb import ignore_writes, replica_reads, routing_session, use_primary, use_replicas
+from django_pglb.context import routing_of
 from django_pglb.core.job import Consistency
 from django_pglb.core.routing_session import RoutingSession
 from django_pglb.jobs import job_session
@@ -215,7 +216,7 @@ class Interpreter:
         frames: list[Frame] = []
 
         def view(request: HttpRequest) -> HttpResponse:
-            frames.append(here.enter_request(request._pglb_routing))  # type: ignore[attr-defined]
+            frames.append(here.enter_request(routing_of(request)))  # type: ignore[arg-type]
             try:
                 self.run(node.body, here)
             except Boom:
@@ -325,7 +326,7 @@ class Interpreter:
         frames: list[Frame] = []
 
         async def view(request: HttpRequest) -> HttpResponse:
-            frames.append(here.enter_request(request._pglb_routing))  # type: ignore[attr-defined]
+            frames.append(here.enter_request(routing_of(request)))  # type: ignore[arg-type]
             try:
                 await self.arun(node.body, here)
             except Boom:

@@ -10,6 +10,7 @@ from asgiref.sync import iscoroutinefunction
 from django.http import HttpRequest, HttpResponse
 from django.utils.decorators import sync_and_async_middleware
 
+from django_pglb.context import routing_of
 from django_pglb.core.routing_session import RoutingSession
 
 WORKER = "X-Worker"
@@ -22,7 +23,7 @@ def tell(get_response: Callable[[HttpRequest], Any]) -> Callable[[HttpRequest], 
 
     def told(request: HttpRequest, response: HttpResponse) -> HttpResponse:
         response[WORKER] = str(os.getpid())
-        response[BOUND] = "yes" if _is_bound(getattr(request, "_pglb_routing", None)) else "no"
+        response[BOUND] = "yes" if _is_bound(routing_of(request)) else "no"
         return response
 
     if iscoroutinefunction(get_response):
