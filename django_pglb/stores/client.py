@@ -12,10 +12,16 @@ from django.core.cache import caches
 from django.utils.module_loading import import_string
 from django_redis.pool import ConnectionFactory, SentinelConnectionFactory
 from redis.backoff import NoBackoff
+from redis.cluster import RedisCluster
 from redis.retry import Retry
 
+from .connections import hold
+
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
+
+    from .connections import HeldConnections
+    from .memory import Command
 
 # A request waits so long for a store that has frozen, once; a Redis in the same network answers within a hundredth of it.
 TIMEOUT_SECONDS = 0.15
@@ -51,19 +57,45 @@ _PRIVATE = {
 
 
 class StoreClient:
-    """Gives Redis clients for the cache `alias`. Safe to use from any thread. Opens no connection before it is asked something."""
+    """Asks the Redis of the cache `alias`. Safe to use from any thread. Opens no connection before it is asked something.
+
+    Whatever it raises is the client library's.
+    """
+
+    _held: HeldConnections | None = None
 
     def __init__(self, alias: str) -> None:
         self._alias = alias
         self._private = _private_client(alias)
 
     def __call__(self) -> Any:
-        """Return a Redis client that may write; whatever it raises is the client library's."""
+        """Return a Redis client that may write."""
         client = self._private or caches[self._alias].client  # type: ignore[attr-defined]
         return client.get_client(write=True)
 
+    def ask(self, commands: Sequence[Command]) -> list[Any]:
+        """Return the answers to `commands`, which are sent in one message; the server's errors are among them."""
+        if held := self._held or self._hold():
+            return held.ask(commands)
+        pipeline = self().pipeline(transaction=False)
+        for command in commands:
+            # Not pipeline.eval(): redis-py blocks that name on a cluster, where the command itself works.
+            pipeline.execute_command(*command)
+        return list(pipeline.execute(raise_on_error=False))
+
+    def info(self, section: str) -> Any:
+        """Return what the server says of itself."""
+        self._release()  # a pool may be allowed one connection only
+        return self().info(section)
+
+    @property
+    def has_slots(self) -> bool:
+        """Whether the client is one of a Redis Cluster."""
+        return not self._held and isinstance(self(), RedisCluster)
+
     def drop_idle_connections(self) -> None:
         """Let the next command look the address up again: a server that was demoted answers, and refuses every write."""
+        self._release()
         if self._private is not None:
             self().connection_pool.disconnect(inuse_connections=False)
 
@@ -71,6 +103,16 @@ class StoreClient:
         """Close every connection of ours."""
         if self._private is not None:
             self._private.do_close_clients()
+
+    def _hold(self) -> HeldConnections | None:
+        if self._private is not None and (held := hold(self())):
+            # Two threads that come first at once make two, and both get the same one.
+            self.__dict__.setdefault("_held", held)
+        return self._held
+
+    def _release(self) -> None:
+        if self._held:
+            self._held.release()
 
 
 def open_client(alias: str) -> StoreClient | None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from redis.cluster import RedisCluster
 from redis.exceptions import ClusterCrossSlotError
 
 from ..health.report import STORE_OFFLINE, STORE_ONLINE, StoreReport
@@ -73,7 +72,7 @@ class RedisPointers:
         name = f"cache {self._name!r}"
         try:
             (answer,) = self._execute([memory.ask])
-            advice = eviction_advice(self._client().info("memory"))
+            advice = eviction_advice(self._client.info("memory"))
         except Exception as error:  # noqa: BLE001 - whatever the client library raises
             return StoreReport(name=name, state=STORE_OFFLINE, why=f"does not answer: {type(error).__name__}")
         return StoreReport(name=name, state=STORE_ONLINE, why="" if answer == WELL else IS_NEW, advice=advice)
@@ -95,22 +94,17 @@ class RedisPointers:
 
     def _get(self, keys: Sequence[str]) -> list[Any]:
         """Return what is stored under `keys`, read in this order, in one message. Raises the client library's errors."""
-        client = self._client()
-        if not (self._has_slots or isinstance(client, RedisCluster)):
-            try:
-                return [_text(answer) for answer in client.execute_command("MGET", *keys)]
-            except ClusterCrossSlotError:
-                self._has_slots = True
+        if not (self._has_slots or self._client.has_slots):
+            (answer,) = self._client.ask([("MGET", *keys)])
+            if not isinstance(answer, ClusterCrossSlotError):
+                return [_text(value) for value in _text(answer)]
+            self._has_slots = True
         # In a cluster, one command takes keys of one slot only.
         return self._execute(("GET", key) for key in keys)
 
     def _execute(self, commands: Iterable[Command]) -> list[Any]:
         """Return the answers to `commands`, which are sent in one message. Raises the first error among them."""
-        pipeline = self._client().pipeline(transaction=False)
-        for command in commands:
-            # Not pipeline.eval(): redis-py blocks that name on a cluster, where the command itself works.
-            pipeline.execute_command(*command)
-        return [_text(answer) for answer in pipeline.execute(raise_on_error=False)]
+        return [_text(answer) for answer in self._client.ask(list(commands))]
 
     def _failed(self, memory: Memory, error: Exception, saves: Sequence[Save] = ()) -> StoreError:
         # Any client error means the same to a reader: the store cannot tell. The cause says which.

@@ -1,0 +1,96 @@
+"""Redis connections that are held between two messages: taking one from redis-py's pool and returning it costs as much as using it."""
+
+from __future__ import annotations
+
+import inspect
+import os
+from collections import deque
+from typing import TYPE_CHECKING, Any
+
+from redis import ConnectionPool, Redis
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import ResponseError
+from redis.sentinel import SentinelConnectionPool
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from .memory import Command
+
+# Before 5.3, redis-py wants a command's name here, for nothing; from then on it warns of one.
+_NAME = ("MGET",) if inspect.signature(ConnectionPool.get_connection).parameters["command_name"].default is inspect.Parameter.empty else ()
+
+
+class HeldConnections:
+    """Sends messages over connections of `pool`, to which they are in use all the time. Safe to use from any thread.
+
+    1. A connection is held only while no answer is on its way. Whatever ends a message before that, be it a timeout or the end of a
+       worker, ends the connection, too: the next message would be given the answer to this one, which is somebody else's pointer.
+    2. One that its server has closed meanwhile, or that has something to read, goes back to the pool, which connects it anew.
+    3. So does one to a master that the pool knows to be none any more.
+    4. A forked child leaves its parent's alone.
+    """
+
+    def __init__(self, pool: Any) -> None:
+        self._pool = pool
+        # Threads share nothing else, and each of its steps is one.
+        self._idle: deque[Any] = deque()
+
+    def ask(self, commands: Sequence[Command]) -> list[Any]:
+        """Return the answers to `commands`, the server's errors among them. Raises redis-py's errors."""
+        connection = self._take()
+        try:
+            if len(commands) == 1:
+                connection.send_packed_command(connection.pack_command(*commands[0]))
+            else:
+                connection.send_packed_command(connection.pack_commands(commands))
+            answers = [_read(connection) for _ in commands]
+        except BaseException:
+            connection.disconnect()
+            self._pool.release(connection)
+            raise
+        self._idle.append(connection)
+        return answers
+
+    def release(self) -> None:
+        """Give the pool what is idle."""
+        while (connection := self._pop()) is not None:
+            self._pool.release(connection)
+
+    def _take(self) -> Any:
+        while (connection := self._pop()) is not None:
+            if self._pool.owns_connection(connection) and _is_silent(connection):
+                return connection
+            self._pool.release(connection)
+        return self._pool.get_connection(*_NAME)
+
+    def _pop(self) -> Any:
+        """Return the connection that was used last; None if there is none."""
+        try:
+            while (connection := self._idle.pop()).pid != os.getpid():
+                pass  # what is forgotten in a child closes its copy of the socket, and says nothing to the server
+        except IndexError:
+            return None
+        return connection
+
+
+def hold(client: Any) -> HeldConnections | None:
+    """Return connections of the pool of `client`; None where that pool waits for one to be returned, or a class is the site's own."""
+    # A pool that caches answers wants to know the keys of each command.
+    if type(client) is not Redis or getattr(pool := client.connection_pool, "cache", None) is not None:
+        return None
+    return HeldConnections(pool) if type(pool) in {ConnectionPool, SentinelConnectionPool} else None
+
+
+def _read(connection: Any) -> Any:
+    try:
+        return connection.read_response()
+    except ResponseError as error:
+        return error
+
+
+def _is_silent(connection: Any) -> bool:
+    try:
+        return not connection.can_read()
+    except (RedisConnectionError, OSError):
+        return False
