@@ -6,14 +6,17 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from django.db import connections, transaction
+from django.db import OperationalError, connections, transaction
 from django.http import HttpRequest, HttpResponse
 from django.test import Client, modify_settings
 
 from django_pglb import current_decisions, export_pointer, ignore_writes, mark_write, routing_session, runtime, use_primary
 from django_pglb.context import current_scope
 from django_pglb.core.decision import Reason
-from django_pglb.core.routing_session import ClusterSession
+from django_pglb.core.lsn import Pointer
+from django_pglb.core.routing_session import Bound, ClusterSession
+from django_pglb.core.topology import Host
+from django_pglb.pointers import bind
 from django_pglb.testing import wait_until
 
 from .fix_site import Served, Site
@@ -371,3 +374,36 @@ def test_reader_stays_on_a_replica_that_lags(monotonic: Site) -> None:
 
     wait_until(lambda: read_after_write() >= 40, timeout=60, what="the reader to see forty entries")
     assert found == {(False, Reason.REPLICA)}
+
+
+def test_replica_that_has_shown_more_than_binds_is_not_left(monotonic: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where it was after a read is known, whatever the last look at it says, and proved to whom the unit turns out to act for."""
+    write_elsewhere(monotonic, "new")
+    monotonic.wait_until_seen()
+    with routing_session(identity=READER):
+        assert Entry.objects.using("replica1").count() == 1
+    with routing_session(identity=("test", "another")) as routing:
+        assert Entry.objects.using("replica2").count() == 1
+        monkeypatch.setattr(Host, "has_probably_reached", lambda *_: False)
+        since = monotonic.log_end("replica2")
+        bind(routing, READER)
+        assert Entry.objects.count() == 1
+        assert cluster_session().bound.pointer is not None
+        assert current_decisions() == (("replica2", Reason.REPLICA, 2),)
+    assert not any("transaction_isolation" in text for text in monotonic.statements("replica2", since))
+
+
+def test_position_that_an_old_snapshot_shows_proves_nothing(monotonic: Site) -> None:
+    """In a transaction that goes by one, the replica replays on, and what is read stays as it was: somebody bound by more gets an error."""
+    with routing_session(identity=("test", "another")) as routing, transaction.atomic(using="replica1"):
+        with connections["replica1"].cursor() as cursor:
+            cursor.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
+        assert Entry.objects.using("replica1").count() == 0
+        write_elsewhere(monotonic, "new")
+        wanted = Pointer(monotonic.cluster.primary.timeline, monotonic.cluster.primary.write_lsn)
+        monotonic.wait_until_seen(wanted.lsn)
+        assert Entry.objects.using("replica1").count() == 0
+        runtime.get_runtime().save("default", [READER], Bound(wanted))
+        bind(routing, READER)
+        with pytest.raises(OperationalError, match="a transaction is open on it"):
+            Entry.objects.using("replica1").count()

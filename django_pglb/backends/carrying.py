@@ -11,13 +11,14 @@ from typing import TYPE_CHECKING, Any, LiteralString
 import psycopg
 from django.db import DatabaseError
 from django.db.backends.utils import CursorDebugWrapper, CursorWrapper
+from psycopg.pq import TransactionStatus
 
 from .. import placement
 from ..context import current_scope
 from ..core.decision import Reason
 from ..core.retry import Phase, Verdict, judge
 from ..core.statements import Kind
-from .position import ON_PRIMARY, ON_REPLICA, ask, seen_on_primary, seen_on_replica, take_last
+from .position import ON_PRIMARY, ON_REPLICA, ask, replayed_position, seen_on_primary, seen_on_replica, take_last
 from .proof import PROOF, NotReached, position_of, shown_position
 from .sql import enclosed, is_empty
 
@@ -175,6 +176,10 @@ class CarryingCursor(CursorDebugWrapper):
         alias = self.db.alias
         if self._on_replica:
             seen = seen_on_replica(texts, placement.mark_of(alias), placement.timeline_of(alias))
+            shown = replayed_position(texts)
+            # As good as a proof for what comes next on this connection, unless that goes by a snapshot which was taken before.
+            if shown is not None and self.db.connection.info.transaction_status == TransactionStatus.IDLE:
+                cluster.prove(alias, self.db.pglb_serial, shown)
         else:
             seen = seen_on_primary(texts)
         cluster.see(self.db.pglb_serial, seen)

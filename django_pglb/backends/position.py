@@ -56,6 +56,12 @@ def seen_on_replica(texts: Texts, mark: int, timeline: int | None) -> Pointer | 
     return Pointer(timeline, lsn, now())
 
 
+def replayed_position(texts: Texts) -> int | None:
+    """Return the position that a standby's answer to `ON_REPLICA` shows; None if it shows none, as one that was promoted."""
+    replayed, _, inserted, _ = texts
+    return None if replayed is None or inserted is not None else parse_lsn(replayed)
+
+
 def texts_of(result: PGresult) -> Texts:
     """Return the first row of `result` as PostgreSQL wrote it."""
     values = (result.get_value(0, column) for column in range(result.nfields))
