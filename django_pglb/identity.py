@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import threading
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
 from django.conf import settings
@@ -12,6 +13,7 @@ from django.contrib.auth import SESSION_KEY
 from django.utils.functional import LazyObject
 
 from .core.routing_session import UNBOUND
+from .glance import glancing
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -24,6 +26,9 @@ SESSION, AUTHORIZATION, USER = "session", "authorization", "user"
 
 # The owner of a token that several users have.
 NOBODY = ""
+
+# Reads rows, and keeps what they bring nowhere but in the session.
+SESSIONS_IN_ROWS = "django.contrib.sessions.backends.db"
 
 # Enough for the users that one process sees at a time; an entry is about 200 bytes.
 MAX_REMEMBERED_OWNERS = 10_000
@@ -213,10 +218,19 @@ def _owner_of(session: Any) -> str | None:
     accessed, modified, session_key = session.accessed, session.modified, session.session_key
     was_loaded = "_session_cache" in vars(session)
     try:
-        user_id = session.get(SESSION_KEY)
+        with glancing() if _can_be_read_again(session) else nullcontext() as glance:
+            user_id = session.get(SESSION_KEY)
     finally:
         session.accessed = accessed
-    if not was_loaded and (session.session_key, session.modified) != (session_key, modified):
+    is_unknown = not was_loaded and (session.session_key, session.modified) != (session_key, modified)
+    if is_unknown:
         session._session_key, session.modified = session_key, modified
+    # What the owner has seen is known only now. Who uses the session reads it again, bound by that.
+    if is_unknown or (glance is not None and glance.saw_something):
         del session._session_cache
     return None if user_id is None else str(user_id)
+
+
+def _can_be_read_again(session: Any) -> bool:
+    """Say whether a session that was loaded and let go of comes from the database again: a cache would give back what was let go of."""
+    return getattr(getattr(type(session), "load", None), "__module__", None) == SESSIONS_IN_ROWS

@@ -6,6 +6,8 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from django.contrib.sessions.backends.cached_db import KEY_PREFIX
+from django.core.cache import caches
 from django.db import OperationalError, connections, transaction
 from django.http import HttpRequest, HttpResponse
 from django.test import Client, modify_settings
@@ -16,6 +18,7 @@ from django_pglb.core.decision import Reason
 from django_pglb.core.lsn import Pointer
 from django_pglb.core.routing_session import Bound, ClusterSession
 from django_pglb.core.topology import Host
+from django_pglb.identity import session_owners
 from django_pglb.pointers import bind
 from django_pglb.testing import wait_until
 
@@ -407,3 +410,43 @@ def test_position_that_an_old_snapshot_shows_proves_nothing(monotonic: Site) -> 
         bind(routing, READER)
         with pytest.raises(OperationalError, match="a transaction is open on it"):
             Entry.objects.using("replica1").count()
+
+
+def stands_still_with_more_to_replay(site: Site) -> bool:
+    """Say whether the replicas, paused, are at one position and have received more. Lets them go on if they are not."""
+    found = {replica.ask("SELECT pg_last_wal_replay_lsn()::text") for replica in site.cluster.replicas}
+    if len(found) > 1:
+        site.resume_replay()
+        site.pause_replay()
+        write_elsewhere(site, "in the WAL of both, and replayed by none")
+    return all(replica.ask("SELECT pg_last_wal_receive_lsn() > pg_last_wal_replay_lsn()") for replica in site.cluster.replicas)
+
+
+LOOKED_AT = {
+    "db": [("replica2", Reason.REPLICA, 1), ("replica1", Reason.REPLICA, 3)],
+    # What was seen there is kept in the cache.
+    "cached_db": [("replica2", Reason.REPLICA, 1), ("default", Reason.BEHIND, 2)],
+}
+
+
+@pytest.mark.parametrize(("engine", "expected"), LOOKED_AT.items(), ids=LOOKED_AT.keys())
+def test_look_for_whose_a_session_is_binds_nobody(monotonic: Site, user: Any, settings: Any, engine: str, expected: object) -> None:
+    """Both replicas stand still with more to replay, and a user has read from one: so does a device that this process sees first.
+
+    Whose session it has is asked of the other one, which may have shown more by then; the session itself is read where the page is.
+    """
+    settings.SESSION_ENGINE = f"django.contrib.sessions.backends.{engine}"
+    browser = signed_in(user)
+    caches["default"].delete(KEY_PREFIX + browser.cookies["sessionid"].value)
+    monotonic.pause_replay()
+    write_elsewhere(monotonic, "in the WAL of both, and replayed by none")
+    wait_until(lambda: stands_still_with_more_to_replay(monotonic), timeout=60, what="both replicas to stand still")
+    with routing_session(identity=("user", str(user.pk))):
+        list(Entry.objects.using("replica1"))
+    session_owners.clear()
+    # The other one is the first choice then.
+    runtime.get_runtime().in_flight["replica1"].append(None)
+    with modify_settings(MIDDLEWARE={"append": f"{__name__}.reading"}):
+        response = with_cookies_of(browser).get("/whoami/")
+    assert response.json() == {"user": "ann"}
+    assert Served(response).decisions == expected

@@ -18,6 +18,7 @@ from ..context import current_scope
 from ..core.decision import Reason
 from ..core.retry import Phase, Verdict, judge
 from ..core.statements import Kind
+from ..glance import current_glance
 from .position import ON_PRIMARY, ON_REPLICA, ask, replayed_position, seen_on_primary, seen_on_replica, take_last
 from .proof import PROOF, NotReached, position_of, shown_position
 from .sql import enclosed, is_empty
@@ -155,7 +156,12 @@ class CarryingCursor(CursorDebugWrapper):
         """Say whether what this read sees must be remembered."""
         if self._kind is Kind.WRITE or not placement.is_monotonic(self._primary) or self.db.pglb_mirror_of is not None:
             return False
-        return current_scope().routing is not None
+        if current_scope().routing is None:
+            return False
+        glance = current_glance()
+        if glance is not None:
+            glance.saw_something = True
+        return glance is None
 
     @property
     def _question(self) -> LiteralString:
