@@ -1,0 +1,1 @@
+"""What the package costs, what it saves, and how others fare: `python -m benchmarks`."""

@@ -1,0 +1,1 @@
+"""A small site with users, posts and messages: the same pages, whoever balances its reads."""
