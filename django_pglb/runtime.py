@@ -99,15 +99,16 @@ class Runtime:
         return self.checker.trusted_until(primary, topology) if primary not in self.mirrored else 0.0
 
     def wait_for_first_look(self, primary: str) -> None:
-        """Wait, once per process and cluster, until its hosts are known: the first read of a script may be its only one, and is worth it.
+        """Wait until a cluster's hosts are known: the first read of a script may be its only one, and is worth it.
 
+        Once per process and cluster; threads that come meanwhile wait as well.
         Takes some milliseconds; one interval and a timeout at most. Never call it where somebody waits for a response.
         """
         if primary in self._looked_at or primary in self.mirrored:
             return
-        self._looked_at |= {primary}
         cluster = self.config.clusters[primary]
         self.checker.wait_until_known(cluster.check_interval + cluster.check_timeout, primary)
+        self._looked_at |= {primary}
 
     def needs_pointers(self, primary: str) -> bool:
         """Say whether what this cluster's users wrote must be remembered: not without replicas, nor when they mirror the primary."""

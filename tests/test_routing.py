@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -267,6 +268,24 @@ def test_first_read_of_a_script_waits_for_the_first_look_and_a_request_does_not(
         assert reasons() == {Reason.STALE_ALLOWED}
     runtime.reset()
     assert Served(Client().get("/newest/")).reasons == {Reason.NO_REPLICA}
+
+
+def test_threads_of_a_worker_wait_for_the_same_first_look(site: Site) -> None:
+    """Not only the one that comes first."""
+    runtime.reset()
+    at_once = threading.Barrier(4)
+
+    def read(_: int) -> set[Reason]:
+        at_once.wait()
+        try:
+            with routing_session():
+                Entry.objects.count()
+                return reasons()
+        finally:
+            connections.close_all()
+
+    with ThreadPoolExecutor(4) as pool:
+        assert list(pool.map(read, range(4))) == [{Reason.REPLICA}] * 4
 
 
 def test_database_cache_is_routed_like_any_model(site: Site) -> None:
