@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import inspect
 import os
+import socket
+import struct
 from collections import deque
 from typing import TYPE_CHECKING, Any
 
 from redis import ConnectionPool, Redis
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import ResponseError
+from redis.exceptions import TimeoutError as RedisTimeoutError
 from redis.sentinel import SentinelConnectionPool
 
 if TYPE_CHECKING:
@@ -26,8 +29,9 @@ class HeldConnections:
 
     1. A connection is held only while no answer is on its way. Whatever ends a message before that, be it a timeout or the end of a
        worker, ends the connection, too: the next message would be given the answer to this one, which is somebody else's pointer.
-    2. One that its server has closed meanwhile, or that has something to read, goes back to the pool, which connects it anew.
-    3. So does one to a master that the pool knows to be none any more.
+    2. One that its server has closed meanwhile is noticed by the message that it fails, which is then sent over another one. Every command
+       of a store may run twice. What was not answered in time is not sent again.
+    3. One to a master that the pool knows to be none any more goes back to the pool, which connects it anew.
     4. A forked child leaves its parent's alone.
     """
 
@@ -38,31 +42,38 @@ class HeldConnections:
 
     def ask(self, commands: Sequence[Command]) -> list[Any]:
         """Return the answers to `commands`, the server's errors among them. Raises redis-py's errors."""
-        connection = self._take()
-        try:
-            if len(commands) == 1:
-                connection.send_packed_command(connection.pack_command(*commands[0]))
-            else:
-                connection.send_packed_command(connection.pack_commands(commands))
-            answers = [_read(connection) for _ in commands]
-        except BaseException:
-            connection.disconnect()
-            self._pool.release(connection)
-            raise
-        self._idle.append(connection)
-        return answers
+        while (connection := self._pop()) is not None:
+            if not self._pool.owns_connection(connection):
+                self._pool.release(connection)
+                continue
+            try:
+                return self._ask(connection, commands)
+            except RedisConnectionError:
+                continue
+        connection = self._pool.get_connection(*_NAME)
+        wait_in_kernel(getattr(connection, "_sock", None))
+        return self._ask(connection, commands)
 
     def release(self) -> None:
         """Give the pool what is idle."""
         while (connection := self._pop()) is not None:
             self._pool.release(connection)
 
-    def _take(self) -> Any:
-        while (connection := self._pop()) is not None:
-            if self._pool.owns_connection(connection) and _is_silent(connection):
-                return connection
+    def _ask(self, connection: Any, commands: Sequence[Command]) -> list[Any]:
+        try:
+            if len(commands) == 1:
+                connection.send_packed_command(connection.pack_command(*commands[0]))
+            else:
+                connection.send_packed_command(connection.pack_commands(commands))
+            answers = [_read(connection) for _ in commands]
+        except BaseException as error:
+            connection.disconnect()
             self._pool.release(connection)
-        return self._pool.get_connection(*_NAME)
+            if isinstance(error.__context__, BlockingIOError):
+                raise RedisTimeoutError("Timeout reading from socket, or writing to it") from error
+            raise
+        self._idle.append(connection)
+        return answers
 
     def _pop(self) -> Any:
         """Return the connection that was used last; None if there is none."""
@@ -72,6 +83,20 @@ class HeldConnections:
         except IndexError:
             return None
         return connection
+
+
+def wait_in_kernel(opened: Any) -> None:
+    """Have the kernel end what waits too long on a socket. Python would `poll()` before each call, and let another thread run each time.
+
+    Between threads that have work to do, each of these costs as much as all of a message's own. Nothing changes for TLS, and where the
+    client library keeps its socket elsewhere. https://man7.org/linux/man-pages/man7/socket.7.html, SO_RCVTIMEO
+    """
+    timeout = opened.gettimeout() if type(opened) is socket.socket else None
+    if timeout:
+        value = struct.pack("@ll", int(timeout), int(timeout % 1 * 1_000_000))
+        opened.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, value)
+        opened.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, value)
+        opened.settimeout(None)
 
 
 def hold(client: Any) -> HeldConnections | None:
@@ -87,10 +112,3 @@ def _read(connection: Any) -> Any:
         return connection.read_response()
     except ResponseError as error:
         return error
-
-
-def _is_silent(connection: Any) -> bool:
-    try:
-        return not connection.can_read()
-    except (RedisConnectionError, OSError):
-        return False
