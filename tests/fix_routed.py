@@ -78,7 +78,12 @@ def _assert_decisions(decisions: Collection[DecisionCount], aliases: str | Colle
     reads = [decision for decision in decisions if decision.reason is not Reason.WRITE]
     allowed = {aliases} if isinstance(aliases, str) else set(aliases)
     assert {decision.alias for decision in reads} <= allowed, reads
-    assert {decision.reason for decision in reads} == set(reasons), reads
+    found = {decision.reason for decision in reads}
+    if Reason.BEHIND in found:
+        # Who finds out that the replicas are behind, the router or the cursor, is a matter of when the checker has looked. If it was the
+        # router, it knows that an object came from the primary, and reads there what belongs to it.
+        found -= {Reason.INSTANCE} - set(reasons)
+    assert found == set(reasons), reads
 
 
 @pytest.fixture(params=["pglb", pytest.param("naive", marks=pytest.mark.naive)])

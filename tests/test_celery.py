@@ -292,8 +292,12 @@ def test_retry_finds_what_the_first_try_wrote(worker: Worker, celery_app: Celery
     assert (answer["found"], answer["retries"], served(answer)) == (True, 1, {("default", "behind")})
 
 
-def test_started_task_finds_what_the_starting_task_wrote(worker: Worker, celery_app: Celery, site: Site, text: str) -> None:
-    """A task's own writes bind the tasks that it starts."""
+def test_started_task_finds_what_the_starting_task_wrote(
+    worker: Worker, workers: dict[str, Worker], celery_app: Celery, site: Site, text: str
+) -> None:
+    """A task's own writes bind the tasks that it starts, whichever worker takes these."""
+    for other in workers.values():
+        other.wait_until_seen(site.cluster.primary.write_lsn)
     site.pause_replay()
     task_id = started(worker, celery_app, "write_and_start", text)
     answer = worker.result_of(celery_app.AsyncResult(task_id))
