@@ -152,8 +152,11 @@ CANNOT_CONNECT_NOW = b"SFATAL\0VFATAL\0C57P03\0Mthe database system is starting 
 def starting_pooler(site: Site, marker: bytes) -> Iterator[int]:
     """The port of a pooler whose server is starting when the first message with `marker` comes, and is there from then on."""
     has_refused = Event()
-
     opened: list[socket.socket] = []
+
+    def shut_down(end: socket.socket) -> None:
+        with suppress(OSError):
+            end.shutdown(socket.SHUT_RDWR)
 
     def relay(source: socket.socket, sink: socket.socket, client: socket.socket | None) -> None:
         with suppress(OSError):
@@ -163,8 +166,8 @@ def starting_pooler(site: Site, marker: bytes) -> Iterator[int]:
                     client.sendall(b"E" + struct.pack("!I", len(CANNOT_CONNECT_NOW) + 4) + CANNOT_CONNECT_NOW)
                     break
                 sink.sendall(data)
-            for end in (source, sink):
-                end.shutdown(socket.SHUT_RDWR)
+        shut_down(source)
+        shut_down(sink)
 
     with socket.create_server(("127.0.0.1", 0)) as server, ThreadPoolExecutor(8) as pool:
 
@@ -185,8 +188,11 @@ def starting_pooler(site: Site, marker: bytes) -> Iterator[int]:
             server.shutdown(socket.SHUT_RDWR)
             accepting.join()
             connections["default"].close()
+            # Shut down, not closed: closing does not wake who waits for them, and leaves the connection open for as long.
             for end in opened:
-                end.close()
+                shut_down(end)
+    for end in opened:
+        end.close()
 
 
 @pytest.mark.parametrize("in_transaction", [False, True])
