@@ -15,7 +15,6 @@ from django_pglb.testing import Cluster, Replica, wait_until
 
 from .aids import checking, forget_log, host_of, lines_about, targets_of, wait_until_online, watch_log
 
-ENOUGH_TRIES = 30
 CANCELLED = "canceling statement due to conflict with recovery"
 PROBE = "pg_last_wal_receive_lsn()"
 
@@ -64,19 +63,20 @@ def test_conflict_storm_takes_no_host_out(healed_cluster: Cluster, caplog: pytes
     replica = healed_cluster.replicas[0]
     replica.alter_system("max_standby_streaming_delay", 0)
     before = cancelled_probes(replica)
+
+    def has_cancelled_several() -> bool:
+        persistently(replica.pause_replay)
+        behind = healed_cluster.primary.write_lsn + 2_000_000
+        wait_until(lambda: healed_cluster.primary.write_lsn > behind, timeout=60, what="a backlog")
+        persistently(replica.resume_replay)
+        persistently(lambda: replica.wait_for_lsn(behind))
+        return cancelled_probes(replica) >= before + 3
+
     with checking(targets_of(healed_cluster)[:2], check_interval=0.001, max_lag_seconds=None) as checker:
         wait_until_online(checker)
         forget_log(caplog, checker)
         with storm(healed_cluster):
-            for _ in range(ENOUGH_TRIES):
-                persistently(replica.pause_replay)
-                behind = healed_cluster.primary.write_lsn + 2_000_000
-                wait_until(lambda behind=behind: healed_cluster.primary.write_lsn > behind, timeout=60, what="a backlog")
-                persistently(replica.resume_replay)
-                persistently(lambda behind=behind: replica.wait_for_lsn(behind))
-                if cancelled_probes(replica) >= before + 3:
-                    break
-        assert cancelled_probes(replica) >= before + 3
+            wait_until(has_cancelled_several, timeout=120, what="replay to cancel probes")
         assert host_of(checker, "replica1").is_online
     assert lines_about(caplog, "replica1") == []
 
