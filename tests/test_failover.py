@@ -77,6 +77,24 @@ def test_read_whose_connection_was_terminated_is_answered(site: Site, read: Call
     assert len(runtime.get_runtime().topology("default").online) == 2
 
 
+def test_connection_that_is_known_to_be_closed_is_a_database_error_of_djangos(site: Site) -> None:
+    """psycopg refuses a cursor on one: a replica's next statement goes where it can, the primary's caller gets what Django would raise."""
+    fill(site)
+    for alias in ("replica1", "default"):
+        connections[alias].ensure_connection()
+    opened_at = connections["replica1"].pglb_opened_at
+    wait_until(lambda: placement.has_been_well_since("replica1", opened_at), timeout=20, what="a probe")
+    for alias in ("replica1", "default"):
+        connections[alias].connection.close()
+    with routing_session(), connections["replica1"].cursor() as cursor:
+        cursor.execute("SELECT count(*) FROM guestbook_entry")
+        assert cursor.fetchone() == (5,)
+        assert [(decision.alias, decision.reason) for decision in current_decisions()] == [("replica1", Reason.REPLICA)]
+    with pytest.raises(OperationalError, match="closed"):
+        connections["default"].cursor()
+    connections["default"].close()
+
+
 def test_connections_of_a_pool_that_outlived_a_restart_take_nobody_out(site: Site, reported: list[str]) -> None:
     """A pool hands out what it made long ago: what breaks then was broken before, and says nothing about the host now."""
     for alias in ("replica1", "replica2"):

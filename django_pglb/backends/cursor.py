@@ -5,6 +5,7 @@ from __future__ import annotations
 from contextlib import ExitStack, contextmanager, nullcontext
 from itertools import islice
 from math import inf
+from operator import methodcaller
 from types import FunctionType
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -41,6 +42,7 @@ def if_djangos(function: Any) -> Any:
 
 
 _djangos_execute = if_djangos(CursorWrapper.execute)
+_fetch_one, _fetch_all = methodcaller("fetchone"), methodcaller("fetchall")
 
 
 class Promoted(Exception):
@@ -259,8 +261,11 @@ class RoutedCursor(CarryingCursor):
         db, raw, flying = self.db, self.cursor, lease.in_flight
         flying.append(None)
         try:
-            with db.wrap_database_errors:
+            try:
                 result = raw.execute(sql) if params is None else raw.execute(sql, params)
+            except psycopg.Error:
+                with db.wrap_database_errors:
+                    raise
             if db.connection.pgconn.parameter_status(IN_HOT_STANDBY) == b"off":
                 self._refuse_promoted()
         except (DatabaseError, Promoted) as error:
@@ -474,20 +479,20 @@ class RoutedCursor(CarryingCursor):
     # A client-side cursor holds its whole result by now; a named one meets the server again with every fetch.
 
     def fetchone(self) -> Any:
-        return self._fetch(lambda: self.cursor.fetchone())
+        return self._fetch(_fetch_one)
 
     def fetchmany(self, *args: Any, **kwargs: Any) -> Any:
-        return self._fetch(lambda: self.cursor.fetchmany(*args, **kwargs))
+        return self._fetch(methodcaller("fetchmany", *args, **kwargs))
 
     def fetchall(self) -> Any:
-        return self._fetch(lambda: self.cursor.fetchall())
+        return self._fetch(_fetch_all)
 
     def __iter__(self) -> Iterator[Any]:
         rows: Iterator[Any] = iter(())
 
-        def first() -> Any:
+        def first(cursor: Any) -> Any:
             nonlocal rows
-            rows = iter(self.cursor)
+            rows = iter(cursor)
             return next(rows, None)
 
         row = self._fetch(first)
@@ -496,19 +501,22 @@ class RoutedCursor(CarryingCursor):
             with self.db.wrap_database_errors:
                 row = next(rows, None)
 
-    def _fetch(self, fetch: Callable[[], Any]) -> Any:
+    def _fetch(self, fetch: Callable[[Any], Any]) -> Any:
         if self._name is None or self._rows_delivered or self._statement is None or not self._on_replica:
             if self.cursor is None:
                 self._open(self.requested)
-            with self.db.wrap_database_errors:
-                return fetch()
+            try:
+                return fetch(self.cursor)
+            except psycopg.Error:
+                with self.db.wrap_database_errors:
+                    raise
         rows = self._with_failover(lambda: self._first_fetch(fetch))
         self._rows_delivered = True
         return rows
 
-    def _first_fetch(self, fetch: Callable[[], Any]) -> Any:
+    def _first_fetch(self, fetch: Callable[[Any], Any]) -> Any:
         """Fetch, after running the statement again if the host has changed under it."""
         if not self._has_run and self._statement is not None:
             self._execute_here(*self._statement)
         with self.db.wrap_database_errors:
-            return fetch()
+            return fetch(self.cursor)

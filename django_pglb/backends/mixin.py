@@ -235,8 +235,11 @@ class LoadBalancedMixin(ViewBlock):
             self.close_if_health_check_failed()
         if self.connection is None or self._pglb_owes_begin:
             self.ensure_connection()
-        with self.wrap_database_errors:
+        try:
             cursor = self.create_cursor(name)
+        except psycopg.Error:
+            with self.wrap_database_errors:
+                raise
         self._pglb_validate_thread()
         return cursor
 
