@@ -38,7 +38,7 @@ FULL = Plan(
     healing_seconds=4,
     pages=("/", "/small/", "/stranger/"),
     # Many short ones rather than few long ones: what else the machine does is then the same for all of a round.
-    rounds=13,
+    rounds=21,
     round_seconds=1.5,
 )
 SHORT_NAMES = ("plain Django", "django-multidb-router", "django-pglb, read_your_writes")

@@ -17,6 +17,7 @@ from .trial import NotInstalled
 PLAIN = CONTENDERS[0]
 # The same once more, after all others: what has changed meanwhile is the machine.
 PLAIN_AGAIN = f"{PLAIN.name}, again"
+TIMED_PIN = "two-second pin"
 READ_YOUR_WRITES, MONOTONIC = OURS = ("django-pglb, read_your_writes", "django-pglb, monotonic")
 VOUCH = "import django; django.setup(); from django_pglb.runtime import get_runtime; get_runtime().vouch('default')"
 
