@@ -16,7 +16,7 @@ from .delays import Measured
 from .faults import Endured
 from .figures import Truth
 from .picture import NAME
-from .stage import MONOTONIC, PLAIN, PLAIN_AGAIN, READ_YOUR_WRITES
+from .stage import MONOTONIC, PLAIN, PLAIN_AGAIN, READ_YOUR_WRITES, TIMED_PIN
 from .throughput import PAGES, Throughput
 
 Result = TypeVar("Result")
@@ -171,8 +171,9 @@ def _middle_half(ratios: Sequence[float]) -> str:
 
 
 def _ratios(throughput: Rates) -> str:
-    """Return the median ratio of each site for the page that has a target."""
-    return ", ".join(f"{median(one.ratios):.2f} ({name})" for name, one in throughput["/"].items() if name != PLAIN.name)
+    """Return the median ratio of each site of ours for the page that has a target."""
+    ours = {name: one for name, one in throughput["/"].items() if name not in (PLAIN.name, TIMED_PIN)}
+    return ", ".join(f"{median(one.ratios):.2f} ({name})" for name, one in ours.items())
 
 
 def _ratio(value: float, base: float) -> str:
