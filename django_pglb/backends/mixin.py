@@ -235,6 +235,7 @@ class LoadBalancedMixin(ViewBlock):
             self.close_if_health_check_failed()
         if self.connection is None or self._pglb_owes_begin:
             self.ensure_connection()
+        # Where every statement passes, Django's wrapper is entered for an error only: entering and leaving it costs more than the rest.
         try:
             cursor = self.create_cursor(name)
         except psycopg.Error:
