@@ -7,7 +7,7 @@ import struct
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from threading import Event, Thread
 from types import SimpleNamespace
 from typing import Any
@@ -169,14 +169,15 @@ def starting_pooler(site: Site, marker: bytes) -> Iterator[int]:
         shut_down(source)
         shut_down(sink)
 
-    with socket.create_server(("127.0.0.1", 0)) as server, ThreadPoolExecutor(8) as pool:
+    with ExitStack() as closing, socket.create_server(("127.0.0.1", 0)) as server, ThreadPoolExecutor(8) as pool:
 
         def accept() -> None:
             with suppress(OSError):
                 while True:
-                    client, _ = server.accept()
-                    upstream = socket.create_connection((site.cluster.primary.host, site.cluster.primary.port))
-                    opened.extend((client, upstream))
+                    client = closing.enter_context(server.accept()[0])
+                    opened.append(client)
+                    upstream = closing.enter_context(socket.create_connection((site.cluster.primary.host, site.cluster.primary.port)))
+                    opened.append(upstream)
                     pool.submit(relay, client, upstream, client)
                     pool.submit(relay, upstream, client, None)
 
@@ -188,11 +189,9 @@ def starting_pooler(site: Site, marker: bytes) -> Iterator[int]:
             server.shutdown(socket.SHUT_RDWR)
             accepting.join()
             connections["default"].close()
-            # Shut down, not closed: closing does not wake who waits for them, and leaves the connection open for as long.
+            # Before they are closed, which does not wake who waits for them, and leaves the connection open for as long.
             for end in opened:
                 shut_down(end)
-    for end in opened:
-        end.close()
 
 
 @pytest.mark.parametrize("in_transaction", [False, True])
