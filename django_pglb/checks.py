@@ -12,7 +12,7 @@ from django.contrib.sessions.middleware import SessionMiddleware
 from django.core import checks
 from django.middleware.cache import FetchFromCacheMiddleware
 
-from . import conf, page_cache
+from . import conf, ignored_writes, page_cache
 from .core.problem import CheckId, Problem, setting_path, shown
 from .middleware import LoadBalancingMiddleware
 from .references import broken_references, is_or_extends
@@ -57,6 +57,7 @@ def find_problems() -> Iterator[Problem]:
         yield from _address_problems(cluster)
     if config.clusters:
         yield from _middleware_problems()
+        yield from ignored_writes.find_problems(list(settings.MIDDLEWARE or ()))
         yield from _page_cache_problems()
         yield from _router_problems()
 

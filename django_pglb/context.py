@@ -123,6 +123,11 @@ def ignore_writes() -> ScopeManager:
     return ScopeManager(lambda scope: scope._replace(ignore_writes=True))
 
 
+def heed_writes() -> ScopeManager:
+    """Writes in here count, whatever `ignore_writes()` around it says."""
+    return ScopeManager(lambda scope: scope._replace(ignore_writes=False))
+
+
 def replica_reads() -> ScopeManager:
     """Read by the pointer in here although the request's method is unsafe: GraphQL queries, search forms.
 

@@ -164,6 +164,11 @@ WRONG: dict[str, tuple[dict[str, Any], str, Iterable[str]]] = {
         "E037",
         ["UpdateCacheMiddleware", "cannot tell what pages show"],
     ),
+    "ignored writes without a beginning": (
+        middleware(OURS, "django_pglb.ignored_writes.End", SESSIONS),
+        "E043",
+        ['"django_pglb.ignored_writes.End" without "django_pglb.ignored_writes.Begin" above it'],
+    ),
     "not a store": (cluster(STORE={"BACKEND": f"{__name__}.OtherRouter"}), "E026", ["is not a store"]),
     "unknown cache": (cluster(STORE={"CACHE": "defualt"}), "E027", ['["STORE"]["CACHE"]', 'did you mean "default"?']),
     "cache not atomic": (caches("django.core.cache.backends.redis.RedisCache"), "E028", ["django.core.cache.backends.redis.RedisCache"]),

@@ -62,6 +62,8 @@ class CheckId(StrEnum):
     HEADER_IS_TAKEN = "E036"
     # The page cache
     PAGE_CACHE_ABOVE_MIDDLEWARE = "E037"
+    # Middleware whose writes bind nobody
+    IGNORED_WRITES_WITHOUT_END = "E043"
 
     NOT_CONFIGURED = "W001"
     POINTER_TOO_SHORT = "W002"
