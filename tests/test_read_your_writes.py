@@ -14,9 +14,10 @@ from django.test import Client, RequestFactory
 
 from django_pglb import runtime
 from django_pglb.core.decision import Reason
+from django_pglb.core.topology import HostState
 from django_pglb.middleware import LoadBalancingMiddleware
 
-from .fix_site import Served, Site
+from .fix_site import NAME, Served, Site
 from .guestbook.models import Entry
 
 
@@ -54,6 +55,31 @@ def test_own_write_is_read_from_the_primary_until_a_replica_has_it(site: Site, b
     response = browser.get("/newest/")
     assert response.json() == {"text": "mine"}
     assert Served(response).reasons == {Reason.REPLICA}
+
+
+def test_copy_on_the_right_server_is_not_read_from(site: Site, browser: Client) -> None:
+    """Both replicas' aliases name last year's database: whatever its server has replayed, it has no write of this year's."""
+    primary = site.host("default")
+    primary.ask("CREATE DATABASE site_2024")
+    replicas: list[Any] = [connections["replica1"], connections["replica2"]]
+    try:
+        with primary.connect(dbname="site_2024") as connection:
+            connection.execute("CREATE TABLE guestbook_entry (id bigint, text text, author_id bigint, created timestamptz)")
+        site.cluster.wait_until_replicas_caught_up()
+        for replica in replicas:
+            replica.settings_dict["NAME"] = "site_2024"
+        runtime.reset()
+        runtime.get_runtime().wait_for_first_look("default")
+        site.wait_for_states(replica1=HostState.DIVERGED, replica2=HostState.DIVERGED)
+        browser.post("/write/", {"text": "mine"})
+        response = browser.get("/newest/")
+        assert (response.json(), Served(response).aliases, Served(response).reasons) == ({"text": "mine"}, {"default"}, {Reason.NO_REPLICA})
+    finally:
+        for replica in replicas:
+            replica.close()
+            replica.settings_dict["NAME"] = NAME
+        runtime.reset()
+        primary.ask("DROP DATABASE site_2024 WITH (FORCE)")
 
 
 @pytest.mark.parametrize("path", ["/write/?text=new", "/write_raw/?text=new", "/write_on_commit/?text=new"])

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from .misfit import Ahead, Misfit, ahead_of, is_other_history, misfit_of
+from .misfit import Ahead, Misfit, ahead_of, is_other_history, misfit_by_name, misfit_of
 from .probe import Failure, NotNow, Outcome, Probe
 from .topology import Sample
 from .weight import smoothed
@@ -65,6 +65,8 @@ UNSEEN = HostHistory()
 class ClusterHistory:
     """What is remembered of one cluster."""
 
+    database: str | None = None
+    """What the settings of the primary call its database."""
     primary: HostHistory = UNSEEN
     replicas: Mapping[str, HostHistory] = field(default_factory=dict)
     leader: Probe | None = None
@@ -189,8 +191,10 @@ def with_sample(samples: tuple[Sample, ...], new: Sample, horizon: float) -> tup
 def _judged(history: ClusterHistory, host: HostHistory) -> HostHistory:
     """Return the replica `host` as it looks beside what is known of its primary."""
     leader, probe = history.leader, host.probe
-    if leader is None or probe is None:
+    if probe is None:
         return host
+    if leader is None:
+        return replace(host, misfit=misfit_by_name(history.database, host))
     host = replace(host, ahead=ahead_of(leader, host))
     if host.failure is None and history.samples:
         oldest = history.samples[0].lsn

@@ -5,7 +5,8 @@
 2. Nothing but a new start ends that, and not every one does: a standby first replays its own files, and is behind itself meanwhile.
    It asks for more only at their end. So one that receives short of where it had been has lost what it should not have had,
    and one that is beyond all that it had received goes on with what the primary sent.
-3. That two servers take writes is proved only if the primary answered after the other one had said so, unless they are one and the same.
+3. A server of the right cluster may be asked in another of its databases: a replica's has the OID that the primary's has.
+4. That two servers take writes is proved only if the primary answered after the other one had said so, unless they are one and the same.
 """
 
 from __future__ import annotations
@@ -90,6 +91,12 @@ def misfit_of(leader: Probe, host: HostHistory, *, strictly: bool, had_other_tim
     if _differ(probe.system_identifier, leader.system_identifier):
         why = f"belongs to another cluster: system identifier {probe.system_identifier}, the primary's is {leader.system_identifier}"
         return Misfit(HostState.DIVERGED, why, is_proved=True)
+    if _differ(probe.database_oid, leader.database_oid):
+        why = (
+            f"reads another database: {probe.database!r} (OID {probe.database_oid}),"
+            f" the primary's is {leader.database!r} (OID {leader.database_oid})"
+        )
+        return Misfit(HostState.DIVERGED, why, is_proved=True)
     if not probe.in_recovery:
         return _misfit_of_promoted(leader, host, probe, strictly=strictly)
     if host.ahead is not None and strictly:
@@ -98,6 +105,18 @@ def misfit_of(leader: Probe, host: HostHistory, *, strictly: bool, had_other_tim
     if misfit is None or (not strictly and (probe.timeline or 0) > (leader.timeline or 0)):
         return None
     return misfit._replace(is_proved=probe.at <= leader.started_at and misfit.state is HostState.DIVERGED)
+
+
+def misfit_by_name(database: str | None, host: HostHistory) -> Misfit | None:
+    """Return why the replica is not used while its primary, which is configured to use `database`, has never been seen, or None.
+
+    A pooler may call one database by two names, so this proves nothing; the primary's answer will.
+    """
+    probe = host.probe
+    if probe is None or probe.database is None or database is None or probe.database == database:
+        return None
+    why = f"reads the database {probe.database!r}, and the primary has not told yet whether it is the {database!r} of its own settings"
+    return Misfit(HostState.UNKNOWN, why)
 
 
 def _misfit_of_promoted(leader: Probe, host: HostHistory, probe: Probe, *, strictly: bool) -> Misfit | None:

@@ -28,6 +28,10 @@ class Probe:
     sees_receiver: bool = False
     """Whether the role may see more of the WAL receiver than that there is one (`pg_monitor`)."""
     system_identifier: int | None = None
+    database_oid: int | None = None
+    """Which of its databases answered. It is the same number on a primary and its standbys, whatever a pooler calls the database."""
+    database: str | None = None
+    """What that server calls the database."""
     server_version: int | None = None
     hot_standby_feedback: bool = True
     is_replay_paused: bool = False

@@ -83,11 +83,14 @@ class Checker:
         self._has_complained = False
         self.topologies = dict(self._blank)
         """The newest snapshots, whatever their age. Whoever has one can tell by its identity whether it is still the newest."""
-        self._histories = {primary: ClusterHistory() for primary in self._blank}
+        self._histories = self._unseen_histories()
         self._teller = Teller(self._configs, self._addresses, self._on_change)
         self._outdated: set[str] = set()
         # Protects the step from one history and topology to the next, and the start of a worker; readers of topologies do not take it.
         self._step = threading.Condition(threading.Lock())
+
+    def _unseen_histories(self) -> dict[str, ClusterHistory]:
+        return {primary: ClusterHistory(database=_database(primary, targets)) for primary, targets in self._targets.items()}
 
     # --- Reading ---
 
@@ -192,7 +195,7 @@ class Checker:
                 # It failed. What nobody keeps up to date is not known.
                 self._worker = None
                 self.topologies = dict(self._blank)
-                self._histories = {primary: ClusterHistory() for primary in self._blank}
+                self._histories = self._unseen_histories()
 
     # --- Learning ---
 
@@ -260,6 +263,10 @@ def _blank_topology(primary: str, targets: Sequence[Target]) -> Topology:
     leader = hosts.pop(primary)
     blank = Topology(primary=leader, replicas=tuple(hosts.values()))
     return assess(blank, ClusterHistory(), None)
+
+
+def _database(primary: str, targets: Sequence[Target]) -> str | None:
+    return next(target.database for target in targets if target.alias == primary)
 
 
 def _unseen_topology(blank: Topology, seconds: float) -> Topology:

@@ -71,7 +71,7 @@ class ClusterLook:
         outcomes = await asyncio.gather(*(self._look_at_replica(alias, self._primary) for alias in replicas))
         horizon = horizon_seconds(self._config.max_lag_seconds)
         first = await self._primary
-        history = record_primary(ClusterHistory(), first, horizon)
+        history = record_primary(ClusterHistory(database=self._links[self._config.primary].target.database), first, horizon)
         for alias, outcome in ((alias, outcome) for alias, told in zip(replicas, outcomes, strict=True) for outcome in told):
             history = record_replica(history, alias, outcome)
         if any(_needs_second_look(first, told[-1]) for told in outcomes) and self._remaining() > 0:

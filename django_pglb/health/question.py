@@ -13,6 +13,7 @@ from ..core.probe import Probe
 # Whether it is a standby is asked once: between two calls it may be promoted.
 # The insert position, not the written one, as for pointers. The primary's timeline comes from its file name, because its control data
 # shows a new one only after the next checkpoint. A standby's own comes from the receiver, or else from control data.
+# The database's OID comes from this session's own activity: `pg_database` may be closed to a role.
 _COLUMNS: LiteralString = """
 SELECT
   s.standby,
@@ -31,6 +32,8 @@ SELECT
   extract(epoch FROM pg_last_xact_replay_timestamp())::float8,
   current_setting('wal_block_size')::int,
   pg_size_bytes(current_setting('wal_segment_size')),
+  (SELECT datid FROM pg_stat_get_activity(pg_backend_pid()))::int8,
+  current_database()::text,
 """
 _FROM: LiteralString = """
 FROM (SELECT pg_is_in_recovery() AS standby OFFSET 0) s LEFT JOIN pg_stat_wal_receiver r ON true
@@ -68,6 +71,8 @@ class Row(NamedTuple):
     last_commit_seconds: float | None
     block_bytes: int
     segment_bytes: int
+    database_oid: int | None
+    database: str
     system_identifier: int | None
     control_timeline: int | None
 
@@ -87,6 +92,8 @@ def read(row: Row, *, started_at: float, at: float, latency_seconds: float | Non
         has_receiver=row.has_receiver,
         sees_receiver=row.receiver_status is not None,
         system_identifier=row.system_identifier,
+        database_oid=row.database_oid,
+        database=row.database,
         server_version=row.server_version,
         hot_standby_feedback=row.hot_standby_feedback,
         is_replay_paused=row.is_replay_paused,

@@ -42,6 +42,11 @@ class Target:
         host = self.params.get("host") or self.params.get("hostaddr") or "local socket"
         return f"{host}:{self.params.get('port') or 5432}"
 
+    @property
+    def database(self) -> str | None:
+        """What the settings call the database; a server behind a pooler may call it otherwise."""
+        return self.params.get("dbname")
+
     def unknown(self) -> Host:
         """Return this host as it looks before anything is known of it."""
         return Host(

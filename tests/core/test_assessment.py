@@ -507,6 +507,56 @@ def test_other_system_identifier_is_diverged() -> None:
     assert diverged(("r1", standby(101, 1000, system_identifier=8)))
 
 
+@pytest.mark.parametrize("database", ["shop", "shop_2024"])
+@pytest.mark.parametrize("changes", [{}, {"in_recovery": False}])
+def test_other_database_of_the_right_cluster_is_diverged(database: str, changes: dict[str, Any]) -> None:
+    """Whatever it is called, since a pooler may call it like the primary's. The first look is enough, and both names are told."""
+    leader = ("default", primary(100, 1000, database_oid=5, database="shop"))
+    copy = standby(100.1, 1000, database_oid=6, database=database, **changes)
+    for outcomes in ([leader, ("r1", copy)], [("r1", copy), leader]):
+        host = r1(told(*outcomes))
+        assert (host.state, f"{database!r} (OID 6)" in host.why, "'shop' (OID 5)" in host.why) == (HostState.DIVERGED, True, True)
+    # The primary's silence makes it no better, and nor does what this process sleeps through.
+    silent = (*outcomes, ("default", Failure(101, "down")), ("r1", replace(copy, started_at=101.5, at=102)), ("r1", replace(copy, at=103)))
+    assert r1(told(*silent)).state is HostState.DIVERGED
+    assert r1(assess(BLANK, looked_at(remembered(*outcomes), 200, 3), 20)).state is not HostState.ONLINE
+
+
+def test_replica_that_has_come_to_the_right_database_is_used() -> None:
+    """What was proved about one database says nothing about another."""
+    leader = ("default", primary(100, 1000, database_oid=5, database="shop"))
+    copy, right = (standby(at, 1000, database_oid=oid, database="shop") for at, oid in ((100.1, 6), (101.1, 5)))
+    assert r1(told(leader, ("r1", copy))).state is HostState.DIVERGED
+    assert r1(told(leader, ("r1", copy), ("r1", right))).state is HostState.ONLINE
+
+
+@pytest.mark.parametrize(
+    ("configured", "answered", "expected"),
+    [
+        ("shop", "shop", HostState.ONLINE),
+        ("shop", "shop_2024", HostState.UNKNOWN),
+        (None, "shop_2024", HostState.ONLINE),
+        ("shop", None, HostState.ONLINE),
+    ],
+)
+@pytest.mark.parametrize("in_recovery", [True, False])
+def test_without_its_primary_only_a_database_of_the_same_name_is_used(
+    configured: str | None, answered: str | None, expected: HostState, in_recovery: bool
+) -> None:
+    """The primary was down when this process started: nothing but the name can be compared."""
+    history = ClusterHistory(database=configured)
+    answers = [standby(at, 1000, database_oid=6, database=answered, in_recovery=in_recovery) for at in (101, 102)]
+    for alias, outcome in (("default", Failure(100, "down")), *(("r1", answer) for answer in answers)):
+        history = recorded(history, alias, outcome)
+    host = r1(assess(BLANK, history, 20))
+    assert host.state is expected
+    if expected is HostState.UNKNOWN:
+        assert "'shop_2024', and the primary has not told yet whether it is the 'shop'" in host.why
+        seen = recorded(history, "default", primary(103, 1000, database_oid=6, database="shop_2024"))
+        again = recorded(seen, "r1", replace(answers[-1], started_at=103.5, at=104, in_recovery=True))
+        assert r1(assess(BLANK, again, 20)).state is HostState.ONLINE
+
+
 def test_unknown_system_identifier_is_tolerated() -> None:
     """Where control data cannot be read, nothing can be compared."""
     assert not diverged(("r1", standby(101, 1000, system_identifier=None)))

@@ -24,8 +24,16 @@ PRIMARY = "primary"
 FAST = {"check_interval": 0.1, "check_timeout": 10.0}
 
 
-def target_of(host: PostgresHost, *, user: str = PLAIN_ROLE, password: str | None = None, **options: Any) -> Target:
-    params = {"host": host.host, "port": host.port, "dbname": "postgres", "user": user, "password": password}
+def target_of(
+    host: PostgresHost,
+    *,
+    user: str = PLAIN_ROLE,
+    password: str | None = None,
+    database: str = "postgres",
+    port: int | None = None,
+    **options: Any,
+) -> Target:
+    params = {"host": host.host, "port": port or host.port, "dbname": database, "user": user, "password": password}
     return target_from_params(host.name, params, is_primary=host.name == PRIMARY, **options)
 
 
@@ -124,18 +132,39 @@ class SlowPath:
                     thread.start()
                     self._threads.append(thread)
 
+    def _asked(self, data: bytes) -> bytes:
+        return data
+
     def _forward(self, source: socket.socket, sink: socket.socket, is_slow: bool) -> None:
         with contextlib.suppress(OSError):
             while data := source.recv(65536):
                 time.sleep(self.seconds if is_slow else 0)
-                sink.sendall(data)
+                sink.sendall(data if is_slow else self._asked(data))
         with contextlib.suppress(OSError):
             sink.shutdown(socket.SHUT_WR)
 
 
+class RenamingPath(SlowPath):
+    """A way to a server that asks for another of its databases, as a pooler may be set up to. The names must be of the same length."""
+
+    def __init__(self, port: int, asked: str, meant: str) -> None:
+        assert len(asked) == len(meant)
+        self._names = [b"\0database\0%s\0" % name.encode() for name in (asked, meant)]
+        super().__init__(port, 0)
+
+    def _asked(self, data: bytes) -> bytes:
+        return data.replace(*self._names)
+
+
 @contextlib.contextmanager
 def slow_path(port: int, *, own_port: int = 0) -> Iterator[SlowPath]:
-    path = SlowPath(port, own_port)
+    with passing(SlowPath(port, own_port)) as path:
+        yield path
+
+
+@contextlib.contextmanager
+def passing(path: SlowPath) -> Iterator[SlowPath]:
+    """Let `path` be passed until the end."""
     try:
         yield path
     finally:
