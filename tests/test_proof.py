@@ -10,7 +10,8 @@ from typing import Any, NamedTuple
 
 import psycopg
 import pytest
-from django.db import InterfaceError, OperationalError, connections, transaction
+from django.db import InterfaceError, OperationalError, ProgrammingError, connections, transaction
+from django.db.backends.utils import CursorWrapper
 
 from django_pglb import current_decisions, placement, routing_session, runtime, use_replicas
 from django_pglb.backends import position
@@ -452,6 +453,37 @@ def test_several_statements_in_one_text_are_proved_together(site: Site) -> None:
         assert cursor.fetchall() == [(1,)]
         assert cursor.nextset()
         assert cursor.fetchall() == [("a",)]
+
+
+COMMENTS = ("-- nothing", b"/* nothing */ ;", psycopg.sql.SQL("-- {}").format(psycopg.sql.SQL("nothing")))
+
+
+def shown_by(cursor: Any, statement: Any) -> tuple[object, ...]:
+    """What a cursor shows of a statement that has no result."""
+    cursor.execute(statement)
+    try:
+        rows = cursor.fetchall()
+    except ProgrammingError as error:
+        rows = [str(error)]
+    return cursor.description, cursor.rowcount, rows, cursor.nextset()
+
+
+@pytest.mark.parametrize("consistency", ["read_your_writes", "monotonic"])
+@pytest.mark.parametrize("alias", ["default", "replica1"])
+@pytest.mark.parametrize("statement", COMMENTS, ids=["text", "bytes", "composed"])
+def test_statement_of_comments_only_shows_what_django_shows(
+    site: Site, settings: Any, statement: Any, alias: str, consistency: str
+) -> None:
+    """No description, no row, and psycopg's error for whoever fetches: what is carried along is not seen."""
+    settings.PGLB = {"default": {**settings.PGLB["default"], "CONSISTENCY": consistency}}
+    site.wait_until_online()
+    write("a")
+    site.wait_until_seen()
+    with connections["default"].temporary_connection(), connections["default"].wrap_database_errors:
+        expected = shown_by(CursorWrapper(connections["default"].create_cursor(), connections["default"]), statement)
+    with routing_session(identity=WRITER), connections[alias].cursor() as cursor:
+        assert shown_by(cursor, statement) == expected
+        assert {d.reason for d in current_decisions()} == {Reason.REPLICA if alias == "replica1" else Reason.EXPLICIT}
 
 
 def test_bytes_and_composed_statements_are_proved(site: Site) -> None:

@@ -58,7 +58,7 @@ class CarryingCursor(CursorDebugWrapper):
     def _execute_carrying(self, sql: Any, params: Any) -> Any:
         """Run the statement. Raises `NotReached` if this host is short of the pointer."""
         must_prove, must_see = self._unproved_lsn() is not None, self._must_see()
-        if not (must_prove or must_see) or is_empty(sql):
+        if not (must_prove or must_see) or is_empty(sql, self.db):
             result = Plain._execute(self, sql, params)
             if self._kind is Kind.WRITE:
                 self._note_seen_something()

@@ -6,6 +6,7 @@ from typing import Any
 
 from psycopg.sql import SQL, Composable
 
+from ..core import statements
 from ..core.statements import Kind, classify
 
 
@@ -36,9 +37,10 @@ def _text_of(sql: Any, db: Any) -> str | None:
         return None
 
 
-def is_empty(sql: Any) -> bool:
+def is_empty(sql: Any, db: Any) -> bool:
     """Say whether there is plainly no statement in `sql`, which then gives no result."""
-    return isinstance(sql, str) and not sql.strip(" \t\r\n;")
+    text = _text_of(sql, db)
+    return text is not None and statements.is_empty(text)
 
 
 def enclosed(before: str, sql: Any, after: str) -> Any:

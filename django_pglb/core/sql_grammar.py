@@ -25,27 +25,42 @@ NOT_A_NAME = frozenset("'()[],;.:=<>+-*/~!@#%^&|`?") | {""}
 
 PG_CATALOG = (["pg_catalog"], [QUOTED + "pg_catalog"])
 
-# Built-in functions of one argument that do something, and how the names of others begin. PostgreSQL calls them also as a column of
-# what a function in FROM returns: `SELECT f.nextval FROM to_regclass('s') AS f`. Only `pg_` is nobody else's for the beginning of a name.
+# Functions of PostgreSQL and what comes with it that do something and can be called with one argument, and how the names of others begin.
+# PostgreSQL calls them also as a column of what stands in FROM: `SELECT f.nextval FROM to_regclass('s') AS f`. Only `pg_` and two others
+# are nobody else's for the beginning of a name.
 CALLED_AS_COLUMNS = names(
     """
-    brin_summarize_new_values currval gin_clean_pending_list lo_close lo_creat lo_create lo_get lo_import lo_unlink nextval setseed ts_stat
+    brin_summarize_new_values currval gin_clean_pending_list lo_close lo_creat lo_create lo_get lo_import lo_unlink nextval pg_file_sync
+    pg_file_unlink set_limit setseed ts_stat
     """
 )
 CALLED_AS_COLUMNS_PREFIXES = (
+    "binary_upgrade_",
+    "dblink",
     "pg_advisory_",
+    "pg_backup_",
+    "pg_buffercache_evict",
     "pg_cancel_",
     "pg_create_",
+    "pg_current_logfile",
     "pg_drop_",
     "pg_import_",
     "pg_log_",
+    "pg_ls_",
+    "pg_prewarm",
     "pg_promote",
     "pg_read_",
     "pg_replication_origin_",
+    "pg_restore_",
     "pg_sequence_last_value",
+    "pg_start_backup",
+    "pg_stat_file",
     "pg_stat_reset",
+    "pg_stat_statements_reset",
+    "pg_stop_backup",
     "pg_sync_",
     "pg_terminate_",
+    "pg_truncate_",
     "pg_try_",
 )
 

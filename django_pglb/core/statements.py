@@ -82,6 +82,16 @@ def judge(sql: str) -> Kind:
     return Kind.LOCKING_READ if Kind.LOCKING_READ in kinds else Kind.READ
 
 
+def is_empty(sql: str) -> bool:
+    """Say whether there is plainly no statement in `sql`, but comments at most, so that the server has no result for it."""
+    if _LEADER.match(sql):
+        return False
+    try:
+        return set(tokenize(sql)) <= {";"}
+    except NotProvable:
+        return False
+
+
 _remembered = lru_cache(TEXTS_REMEMBERED)(judge)
 
 # Spares writes, which may be long, from being cut into tokens. Not a proof: a comment may stand first.
@@ -217,8 +227,8 @@ class _Query:
         """Judge what stands around a dot. `(value).f`, `value[1].f` and, with server-side binding, `%s.f` are calls of `f`."""
         after = self.tokens[index + 1 : index + 2]
         name = after[0].removeprefix(QUOTED) if after else ""
-        if name in CALLED_AS_COLUMNS or name.startswith(CALLED_AS_COLUMNS_PREFIXES):
-            raise NotProvable
+        if name in CALLED_AS_COLUMNS or name.startswith(CALLED_AS_COLUMNS_PREFIXES) or after == [QUOTED]:
+            raise NotProvable  # what is written with escapes may be any name
         if self.before(index)[:1] in {LITERAL, ")", "]"} and after != ["*"]:
             raise NotProvable
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from django_pglb.core import statements
 from django_pglb.core.harmless_functions import HARMLESS
 from django_pglb.core.sql_grammar import KEYWORDS
-from django_pglb.core.statements import Kind, classify, judge
+from django_pglb.core.statements import Kind, classify, is_empty, judge
 
 from .statement_corpus import DOUBTS, LOCKING_READS, READS, UNTRIED_READS, WRITES
 
@@ -52,6 +52,25 @@ words = st.sampled_from(
 hidden = st.lists(words | st.text(string.ascii_letters + " ;()", max_size=8), max_size=4).map(" ".join)
 gaps = st.sampled_from([" ", "\n", "\t ", "\f", "/**/", " /* DELETE ' \" $$ */ ", "/* /* */ ; */", " -- INTO ' ;\n", "--\n"])
 CALLS = ["visit(1)", "VISIT (1)", "public.visit(1)", '"visit"(1)', "visit/**/(1)", "other.lower('a')", "pg_catalog.nextval('serial')"]
+
+
+EMPTY = {
+    "": True,
+    " ;\n;": True,
+    "-- SELECT 1": True,
+    "/* a /* b */ c */ ; -- d\n": True,
+    "-- a\nSELECT 1": False,
+    "(SELECT 1)": False,
+    "/* a */ SELECT 1": False,
+    "/* open": False,
+    "1": False,
+}
+
+
+@pytest.mark.parametrize("text", EMPTY)
+def test_text_without_a_statement(text: str) -> None:
+    """Comments, whitespace and semicolons are no statement; in doubt there is one."""
+    assert is_empty(text) is EMPTY[text]
 
 
 @pytest.mark.parametrize(("text", "kind"), CASES)
