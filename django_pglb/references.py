@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from .core.config import ClusterConfig
 
 ATOMIC_CACHE = "django_redis.cache.RedisCache"
+# Each process has one of its own, or nobody has any.
+UNSHARED_CACHES = ("django.core.cache.backends.locmem.LocMemCache", "django.core.cache.backends.dummy.DummyCache")
 
 
 def broken_references(cluster: ClusterConfig) -> Iterator[Problem]:
@@ -95,11 +97,26 @@ def _cache_problems(alias: str, path: str) -> Iterator[Problem]:
     if not is_or_extends(backend, ATOMIC_CACHE, import_string(ATOMIC_CACHE)):
         # On a developer's machine one process serves, and a lost pointer costs nobody's data.
         check_id = CheckId.CACHE_NOT_ATOMIC_IN_DEBUG if settings.DEBUG else CheckId.CACHE_NOT_ATOMIC
-        message = (
-            f'{path}["CACHE"]: {shown(alias)} is {shown(backend)}, where concurrent requests of one user can lose a write\'s position.'
-        )
+        if _is_shared(backend):
+            harm = "where concurrent requests of one user can lose a write's position"
+        else:
+            harm = "which other processes cannot read: they miss what was written"
+        message = f'{path}["CACHE"]: {shown(alias)} is {shown(backend)}, {harm}.'
         hint = f'Name a cache with "BACKEND": "{ATOMIC_CACHE}", or use the store django_pglb.stores.CookieStore.'
         yield Problem(check_id, message, hint)
+
+
+def has_shared_store(cluster: ClusterConfig) -> bool:
+    """Say whether other processes can read what this one saves. The settings must be right apart from that."""
+    store, _ = _imported(cluster.store.backend)
+    if not (isinstance(store, type) and issubclass(store, CacheStore)):
+        return True
+    entry = settings.CACHES.get(cluster.store.options.get("cache", "default"))
+    return entry is None or _is_shared(entry.get("BACKEND", ""))
+
+
+def _is_shared(backend: object) -> bool:
+    return not any(is_or_extends(backend, path, import_string(path)) for path in UNSHARED_CACHES)
 
 
 def is_or_extends(entry: object, path: str, wanted: type) -> bool:

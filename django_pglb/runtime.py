@@ -12,8 +12,10 @@ import os
 import threading
 import time
 from collections import defaultdict, deque
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from django.core.exceptions import ImproperlyConfigured
 from django.utils.functional import cached_property
 from django.utils.module_loading import import_string
 
@@ -27,17 +29,18 @@ from .engine import connection_to
 from .health.checker import Checker
 from .health.clock import now
 from .health.conversations import Conversations
-from .references import broken_references
+from .references import broken_references, engine_problems, has_shared_store
 from .stores import StoreError, open_store
 from .targets import cluster_targets
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Iterator
 
     from django.http import HttpRequest
 
-    from .core.config import Config
+    from .core.config import ClusterConfig, Config
     from .core.lsn import Pointer
+    from .stores import Store
 
 store_log = logging.getLogger("django_pglb.store")
 
@@ -53,7 +56,7 @@ class Runtime:
             for primary, cluster in config.clusters.items()
             if cluster.primary_fallback_limit is not None
         }
-        self._stores = {primary: open_store(cluster) for primary, cluster in config.clusters.items()}
+        self._stores: dict[str, Store] = {}
         self._store_trouble: dict[str, type[StoreError]] = {}
         self._without_position: set[str] = set()
         self._without_session = False
@@ -78,6 +81,10 @@ class Runtime:
             on_change=_announce,
             on_offline=_let_go_of,
         )
+
+    def open_stores(self) -> None:
+        """Make the stores. Until then nobody can tell what binds anybody. Raises what a store's import or its class raises."""
+        self._stores = {primary: open_store(cluster) for primary, cluster in self.config.clusters.items()}
 
     @cached_property
     def identify(self) -> Callable[[HttpRequest], Iterable[Identity]]:
@@ -115,6 +122,13 @@ class Runtime:
         cluster = self.config.clusters[primary]
         return bool(cluster.replicas) and cluster.consistency != "eventual" and primary not in self.mirrored
 
+    def lacks_shared_store(self, cluster: ClusterConfig) -> bool:
+        """Say whether other processes would miss what this one's users write, for want of a store that they can read.
+
+        Not while test databases are being made: it is not known yet which replicas are going to be mirrors, which need no store.
+        """
+        return self.needs_pointers(cluster.primary) and not has_shared_store(cluster) and not _makes_test_databases.is_set()
+
     def reads_in_flight(self, alias: str) -> int:
         return len(self.in_flight[alias])
 
@@ -125,7 +139,7 @@ class Runtime:
     def load(self, primary: str, identities: Iterable[Identity]) -> list[Bound]:
         """Return what the store knows of each of `identities`, on the process's clock. Raises `StoreError`."""
         try:
-            bounds = self._stores[primary].load(primary, tuple(identities))
+            bounds = self._store(primary).load(primary, tuple(identities))
         except StoreError as error:
             self._note_store(primary, error)
             raise
@@ -135,7 +149,7 @@ class Runtime:
     def save(self, primary: str, identities: Iterable[Identity], bound: Bound) -> bool:
         """Save `bound` (wall time) under `identities`. Says whether the store acknowledged it; never raises."""
         try:
-            self._stores[primary].save(primary, tuple(identities), bound)
+            self._store(primary).save(primary, tuple(identities), bound)
         except StoreError as error:
             self._note_store(primary, error)
             return False
@@ -196,7 +210,7 @@ class Runtime:
         Does nothing while everything is switched off.
         """
         if self.config.enabled:
-            self._stores[primary].vouch(primary)
+            self._store(primary).vouch(primary)
 
     def note_position(self, primary: str, error: Exception | None) -> None:
         """Log once that no position can be taken on `primary`, so that its writers are pinned to it, and once that it can again."""
@@ -228,6 +242,12 @@ class Runtime:
             "A stream, or a task after its response, wrote to %s for a client that is known by its cookie alone: that binds nobody.",
             primary,
         )
+
+    def _store(self, primary: str) -> Store:
+        store = self._stores.get(primary)
+        if store is None:
+            raise StoreError(f"the pointer store of cluster {primary} is still being made")
+        return store
 
     def _note_store(self, primary: str, error: StoreError | None) -> None:
         # One line per change of state, not one per request.
@@ -266,8 +286,45 @@ conversations = Conversations()
 _used_by_parent: frozenset[str] = frozenset()
 """The primaries that were used before this process was forked: what it goes on with may have been written there."""
 
+_makes_test_databases = threading.Event()
+
+
+@contextmanager
+def making_test_databases() -> Iterator[None]:
+    """Tolerate meanwhile what is no trouble for mirrors. Whoever makes a replica one resets the runtime."""
+    _makes_test_databases.set()
+    try:
+        yield
+    finally:
+        _makes_test_databases.clear()
+
+
+# What a thread waits for another one that makes the runtime, which may be importing something slow. It may also wait for this one: what is
+# imported runs a query in a thread of its own, say.
+LONGEST_WAIT = 5.0
+
+
+class _Making:
+    """A runtime that a thread is making."""
+
+    def __init__(self) -> None:
+        self.unfinished: Runtime | None = None
+        self.thread = threading.get_ident()
+        self.is_done = threading.Event()
+
+    def wait(self) -> Runtime | None:
+        """Wait until it is made, and return None; or the unfinished one, if that waits for the calling thread."""
+        is_mine = self.thread == threading.get_ident()
+        if is_mine and self.unfinished is None:
+            raise ImproperlyConfigured("DATABASES: the module of an ENGINE, which is being imported, must run no query meanwhile.")
+        return self.unfinished if is_mine or not self.is_done.wait(LONGEST_WAIT) else None
+
+
 _runtime: Runtime | None = None
-_runtime_lock = threading.Lock()  # protects building: two threads must not start two checkers
+_making: _Making | None = None
+# Protects who makes the runtime: there must be one checker only. It is made without the lock: the settings name modules, and what these do
+# while they are imported, as to run a query, may come back here.
+_runtime_lock = threading.Lock()
 
 
 def get_runtime() -> Runtime:
@@ -277,22 +334,56 @@ def get_runtime() -> Runtime:
 
 
 def _build() -> Runtime:
-    global _runtime
-    with _runtime_lock:
-        if _runtime is None:
-            config = get_config()
-            # Servers like gunicorn run no checks. That a cache is not atomic is left to those: it serves, if not well.
-            references = (problem for cluster in config.clusters.values() for problem in broken_references(cluster))
-            refuse(problem for problem in references if problem.id is not CheckId.CACHE_NOT_ATOMIC)
-            _runtime = Runtime(config)
-        return _runtime
+    """Return the runtime; to what is imported for it the unfinished one, which has no store: who is known reads from the primary."""
+    global _making
+    while True:
+        mine = _Making()
+        with _runtime_lock:
+            if _runtime is not None:
+                return _runtime
+            making = _making = _making or mine
+        if (found := _make(mine) if making is mine else making.wait()) is not None:
+            return found
+
+
+def _make(mine: _Making) -> Runtime | None:
+    """Make the runtime and publish it. Returns None if the settings have changed meanwhile."""
+    global _runtime, _making
+    made = None
+    try:
+        made = _made(mine)
+    finally:
+        with _runtime_lock:
+            is_current = _making is mine
+            if is_current:
+                _runtime, _making = made, None
+        mine.is_done.set()
+        if mine.unfinished is not None and not (is_current and made):
+            mine.unfinished.close()
+    return made if is_current else None
+
+
+def _made(making: _Making) -> Runtime:
+    config = get_config()
+    clusters = config.clusters.values()
+    if any(problem for cluster in clusters for problem in engine_problems(cluster)):
+        refuse(problem for cluster in clusters for problem in broken_references(cluster))
+    runtime = making.unfinished = Runtime(config)
+    # Servers like gunicorn run no checks. A cache that all processes share is left to those where it is not atomic: it serves, if not well.
+    found = [(cluster, problem) for cluster in clusters for problem in broken_references(cluster)]
+    left = [problem for cluster, problem in found if problem.id is CheckId.CACHE_NOT_ATOMIC and not runtime.lacks_shared_store(cluster)]
+    refuse(problem for _, problem in found if problem not in left)
+    for problem in left:
+        store_log.error("%s %s", problem.message, problem.hint)
+    runtime.open_stores()
+    return runtime
 
 
 def reset(**_: object) -> None:
     """Forget everything that this process knows: settings, stores, topology. The next use starts afresh."""
-    global _runtime, _used_by_parent
+    global _runtime, _making, _used_by_parent
     with _runtime_lock:
-        runtime, _runtime = _runtime, None
+        runtime, _runtime, _making = _runtime, None, None
         _used_by_parent = frozenset()
     if runtime is not None:
         runtime.close()
@@ -300,10 +391,10 @@ def reset(**_: object) -> None:
 
 def _after_fork() -> None:
     # A child begins with a runtime of its own: other threads of its parent may hold the locks of this one.
-    global _runtime, _runtime_lock, _used_by_parent
+    global _runtime, _making, _runtime_lock, _used_by_parent
     if _runtime is not None:
         _used_by_parent = _runtime.used()
-    _runtime, _runtime_lock = None, threading.Lock()
+    _runtime, _making, _runtime_lock = None, None, threading.Lock()
 
 
 os.register_at_fork(after_in_child=_after_fork)

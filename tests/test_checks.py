@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from io import StringIO
 from typing import Any
 
 import pytest
 from django.conf import settings
 from django.contrib.sessions.middleware import SessionMiddleware
+from django.core.cache.backends.locmem import LocMemCache
 from django.core.checks import CheckMessage, registry, run_checks
 from django.core.exceptions import ImproperlyConfigured
 from django.core.management import call_command
@@ -249,6 +250,77 @@ def test_what_cannot_work_stops_the_first_query(name: str) -> None:
     finally:
         runtime.reset()
     assert [word for word in words if word not in str(failure.value)] == []
+
+
+LOCMEM, DUMMY = "django.core.cache.backends.locmem.LocMemCache", "django.core.cache.backends.dummy.DummyCache"
+
+
+class OurLocalCache(LocMemCache):
+    """A cache of a project's own that each process has for itself."""
+
+
+@pytest.fixture
+def fresh_runtime() -> Iterator[None]:
+    runtime.reset()
+    yield
+    runtime.reset()
+
+
+@pytest.mark.usefixtures("fresh_runtime")
+@pytest.mark.parametrize("backend", [LOCMEM, DUMMY, f"{__name__}.OurLocalCache"])
+def test_cache_that_processes_do_not_share_stops_the_first_query(backend: str) -> None:
+    """Other processes would miss what this one's users wrote, without a word: servers run no checks."""
+    with override_settings(**caches(backend)), pytest.raises(ImproperlyConfigured) as failure:
+        runtime.get_runtime()
+    assert f'PGLB["default"]["STORE"]["CACHE"]: "default" is "{backend}", which other processes cannot read' in str(failure.value)
+
+
+@pytest.mark.usefixtures("fresh_runtime")
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"DEBUG": True},
+        cluster(REPLICAS=[]),
+        cluster(CONSISTENCY="eventual"),
+        cluster(STORE={"BACKEND": "django_pglb.stores.CookieStore"}),
+        {"PGLB_ENABLED": False},
+    ],
+    ids=str,
+)
+def test_cache_that_processes_do_not_share_does_where_no_other_needs_it(changes: dict[str, Any]) -> None:
+    """On a developer's machine, and where nothing is to be remembered."""
+    with override_settings(**{**caches(LOCMEM), **changes}):
+        assert runtime.get_runtime()
+
+
+@pytest.mark.usefixtures("fresh_runtime")
+def test_cache_of_each_process_does_for_tests_whose_replicas_will_be_mirrors() -> None:
+    """Django makes the test databases first, and the mirrors then."""
+    with override_settings(**caches(LOCMEM)):
+        with runtime.making_test_databases():
+            assert runtime.get_runtime()
+        runtime.reset()
+        with pytest.raises(ImproperlyConfigured):
+            runtime.get_runtime()
+
+
+@pytest.mark.usefixtures("fresh_runtime")
+@pytest.mark.parametrize(
+    "backend",
+    [
+        "django.core.cache.backends.redis.RedisCache",
+        "django.core.cache.backends.filebased.FileBasedCache",
+        "django.core.cache.backends.db.DatabaseCache",
+    ],
+)
+def test_shared_cache_that_is_not_atomic_is_logged_once(backend: str, caplog: pytest.LogCaptureFixture) -> None:
+    """It serves, if not well, and servers run no checks."""
+    with override_settings(**caches(backend)):
+        for _ in range(3):
+            runtime.get_runtime()
+    (record,) = [record for record in caplog.records if record.name == "django_pglb.store"]
+    assert record.levelname == "ERROR"
+    assert f'"default" is "{backend}", where concurrent requests' in record.message
 
 
 def test_middleware_without_the_app_is_refused() -> None:

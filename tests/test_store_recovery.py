@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -181,6 +182,41 @@ def test_owing_too_much_is_a_loss_of_memory(
     for reader in (store, make_store()):
         with pytest.raises(MemoryLost):
             loaded(reader, [("user", "0")])
+
+
+class Asking(logging.Handler):
+    """Does something whenever something is logged, as a handler does that writes to the database."""
+
+    def __init__(self, ask: Callable[[], object]) -> None:
+        super().__init__()
+        self._ask = ask
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._ask()
+
+
+def test_handler_of_the_log_may_ask_the_store(redis_server: RedisServer, store: CacheStore, monkeypatch: Any) -> None:
+    """Nothing of the user's runs under a lock of ours."""
+    monkeypatch.setattr(debts, "MOST_OWED", 3)
+    redis_server.freeze()
+    handler = Asking(lambda: take_down_again(store))
+    recovery.log.addHandler(handler)
+
+    def save() -> None:
+        for number in range(9):
+            with pytest.raises(StoreError):
+                store.save("default", [("user", str(number))], at(7))
+
+    thread = threading.Thread(target=save, daemon=True)
+    thread.start()
+    thread.join(60)
+    recovery.log.removeHandler(handler)
+    assert not thread.is_alive()
+
+
+def take_down_again(store: CacheStore) -> None:
+    with pytest.raises(StoreError):
+        store.save("default", [BOB], at(7))
 
 
 def test_more_than_one_message_of_debts_is_paid(

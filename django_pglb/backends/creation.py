@@ -17,6 +17,11 @@ ADDRESS = ("HOST", "PORT", "USER", "PASSWORD", "OPTIONS")
 class MirrorAwareCreation(DatabaseCreation):
     """Makes `TEST = {"MIRROR": …}` need no replica, and closes mirrors before their database is dropped."""
 
+    def create_test_db(self, *args: Any, **options: Any) -> str:
+        """Make the database; which replicas will be mirrors is not known before all are made."""
+        with runtime.making_test_databases():
+            return super().create_test_db(*args, **options)
+
     def set_as_test_mirror(self, primary_settings_dict: dict[str, Any]) -> None:
         """Point this alias at the primary's test database: Django copies its name only, and would connect to the replica's server."""
         super().set_as_test_mirror(primary_settings_dict)

@@ -166,6 +166,7 @@ class Checker:
         with self._step:
             if self._worker is not None or self._is_closed:
                 return
+            trouble = None
             try:
                 worker = Worker(clusters, self._report, on_end=self._ended, clock=self._clock, resolve=self._resolve)
                 worker.start()
@@ -173,10 +174,11 @@ class Checker:
                 return  # the interpreter is about to exit: everything stays unknown
             except OSError as error:
                 # Out of descriptors, most likely. No request may fail for that; the next one tries again.
-                self._note_start(error)
-                return
-            self._note_start(None)
-            self._worker = worker
+                trouble = error
+            else:
+                self._worker = worker
+        # Not under the lock: whoever handles the log may ask for a topology.
+        self._note_start(trouble)
 
     def _note_start(self, error: OSError | None) -> None:
         if error is not None and not self._has_complained:

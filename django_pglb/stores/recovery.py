@@ -60,7 +60,8 @@ class Recovery:
         self._stopped = threading.Event()
         self.errors: Counter[str] = Counter()
         """How often each class of error was seen."""
-        # Protects the steps from one condition, and from what is owed, to the next. Nothing is sent under it.
+        # Protects the steps from one condition, and from what is owed, to the next. Nothing is sent under it, and nothing logged: a handler
+        # may ask for pointers.
         self._lock = threading.Lock()
 
     @property
@@ -84,17 +85,17 @@ class Recovery:
         with self._lock:
             if self._condition is not Condition.DOWN:
                 return False
-            self._owe(saves, otherwise)
-        self._ensure_running()
+            gave_up = self._debts.add(saves, otherwise)
+        self._go_on(gave_up=gave_up)
         return True
 
     def fail(self, error: Exception, saves: Sequence[Save], otherwise: Loss) -> None:
         """Take the store for down after `error`, and owe what it was to save."""
         with self._lock:
             self.errors[type(error).__name__] += 1
-            self._owe(saves, otherwise)
+            gave_up = self._debts.add(saves, otherwise)
             self._condition = Condition.DOWN
-        self._ensure_running()
+        self._go_on(gave_up=gave_up)
 
     def stop(self) -> None:
         """Ask the thread to end. What is owed stays owed."""
@@ -106,24 +107,24 @@ class Recovery:
         if thread is not None:
             thread.join()
 
-    def _owe(self, saves: Sequence[Save], otherwise: Loss) -> None:
-        if self._debts.add(saves, otherwise):
+    def _go_on(self, *, gave_up: bool) -> None:
+        if gave_up:
             log.error("More than %d saves are owed to cache %r: the oldest are given up.", len(self._debts) - 1, self._name)
+        self._ensure_running()
 
     def _ensure_running(self) -> None:
         if self._thread is not None or self._stopped.is_set():
             return
-        with self._lock:
-            if self._thread is not None or self._condition is Condition.UP:
-                return
-            thread = threading.Thread(target=self._run, name=f"django-pglb-store-{self._name}", daemon=True)
-            try:
+        try:
+            with self._lock:
+                if self._thread is not None or self._condition is Condition.UP:
+                    return
+                thread = threading.Thread(target=self._run, name=f"django-pglb-store-{self._name}", daemon=True)
                 thread.start()  # under the lock, which it does not need to start: there must never be two
-            except RuntimeError:
-                # Too many threads, or the interpreter is about to end. The next request tries again.
-                log.exception("Nobody can look after cache %r.", self._name)
-            else:
                 self._thread = thread
+        except RuntimeError:
+            # Too many threads, or the interpreter is about to end. The next request tries again.
+            log.exception("Nobody can look after cache %r.", self._name)
 
     # --- In the thread ---
 

@@ -41,7 +41,8 @@ DATABASES = {
 }
 PGLB = {} if IS_NAIVE else {"default": {"REPLICAS": ["replica"], "GUARD_STALE_SAVES": "raise"}}
 # Nothing listens there: tests need no Redis either.
-CACHES = {"default": {"BACKEND": "django_redis.cache.RedisCache", "LOCATION": "redis://127.0.0.1:1/0"}}
+CACHE = os.environ.get("USER_PROJECT_CACHE") or "django_redis.cache.RedisCache"
+CACHES = {"default": {"BACKEND": CACHE, "LOCATION": "redis://127.0.0.1:1/0"}}
 TASKS_PACKAGE = "django.tasks" if find_spec("django.tasks") else "django_tasks"
 TASKS = {"default": {"BACKEND": f"{TASKS_PACKAGE}.backends.dummy.DummyBackend"}}
 USE_TZ = True
