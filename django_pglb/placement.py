@@ -59,7 +59,8 @@ def held_lease(primary: str) -> Lease | None:
         or now() >= lease.until
     ):
         return None
-    return None if connection_to(primary).pglb_transaction_is_open else lease
+    connection = connection_to(primary)
+    return lease if not connection.pglb_transaction_is_open or connection.pglb_is_views_block_unused() else None
 
 
 def route_by_lease(primary: str, instance: Any = None) -> Decision | None:

@@ -109,7 +109,8 @@ class ViewBlock(Base):
         """Say whether no other block is open than the one around the view, and no statement has run in it."""
         if not self.pglb_is_in_views_block or len(self.atomic_blocks) != 1:
             return False
-        is_idle = self.connection is not None and self.connection.info.transaction_status == TransactionStatus.IDLE
+        # Below psycopg's description of the connection: every read of the page asks this.
+        is_idle = self.connection is not None and self.connection.pgconn.transaction_status == TransactionStatus.IDLE
         return self._pglb_owes_begin or is_idle
 
     def _pglb_opens_views_block(self) -> bool:

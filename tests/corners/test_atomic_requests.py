@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+import sys
+from collections.abc import Callable, Iterator
+from types import FrameType
 from typing import Any
 
 import pytest
@@ -74,6 +76,43 @@ def test_page_that_only_reads_needs_no_primary(routed: Routed, condition: str) -
     response = routed.visit(Client(), titles)
     assert response.json() == {"titles": ["News"]}
     routed.assert_served(response, REPLICAS, Reason.REPLICA)
+
+
+def calls_of(function: Callable[[], object]) -> int:
+    """Return how many functions of this package are called by `function`."""
+    calls = 0
+
+    def count(frame: FrameType, event: str, argument: object) -> None:
+        nonlocal calls
+        calls += event == "call" and "django_pglb" in frame.f_code.co_filename
+
+    before = sys.getprofile()
+    sys.setprofile(count)
+    try:
+        function()
+    finally:
+        sys.setprofile(before)
+    return calls
+
+
+@pytest.mark.parametrize("condition", [*CONDITIONS, "checked"], indirect=True)
+def test_block_makes_reads_no_dearer(routed: Routed, condition: str) -> None:
+    """The rules are asked once for a page, and the answer holds while nothing has run in the block."""
+    calls: list[int] = []
+
+    def read_often(request: HttpRequest) -> JsonResponse:
+        calls[:] = [calls_of(Publication.objects.order_by("pk").first) for _ in range(5)]
+        return JsonResponse({})
+
+    @transaction.non_atomic_requests
+    def read_often_outside(request: HttpRequest) -> JsonResponse:
+        return read_often(request)
+
+    routed.assert_served(routed.visit(Client(), read_often_outside), REPLICAS, Reason.REPLICA)
+    outside = min(calls)
+    routed.assert_served(routed.visit(Client(), read_often), REPLICAS, Reason.REPLICA)
+    # The router and the cursor ask whether the block is in use.
+    assert min(calls) <= outside + 2
 
 
 @pytest.mark.parametrize("condition", [*CONDITIONS, "checked"], indirect=True)
