@@ -46,7 +46,7 @@ class Knowledge:
         return looked_at(self.history, answer.at, math.inf)
 
     def _assess(self) -> None:
-        self.topology = assess(self._blank, self.history, DEFAULTS.max_lag_seconds)
+        self.topology = assess(self._blank, self.history, DEFAULTS.max_lag_seconds, self.topology)
 
 
 def probe(lsn: int, started_at: float, at: float, *, in_recovery: bool) -> Probe:

@@ -26,10 +26,19 @@ if TYPE_CHECKING:
     from .topology import Sample
 
 
-def assess(blank: Topology, history: ClusterHistory, max_lag_seconds: float | None) -> Topology:
-    """Return the topology that `history` shows. `blank` names the cluster's hosts, as they look before anything is known."""
+# A replica that has left for its lag is back below this share of the limit. Lag grows by a second a second at most, so one whose lag goes
+# up and down stays away or in use for half of the limit's seconds at least.
+RETURN_SHARE = 0.5
+
+
+def assess(blank: Topology, history: ClusterHistory, max_lag_seconds: float | None, before: Topology | None = None) -> Topology:
+    """Return the topology that `history` shows, and that follows `before`.
+
+    `blank` names the cluster's hosts, as they look before anything is known.
+    """
     fastest = _fastest_seconds(history)
-    replicas = (_replica(host, history, max_lag_seconds) for host in blank.replicas)
+    before = blank if before is None else before
+    replicas = (_replica(host, history, max_lag_seconds, before.by_alias[host.alias]) for host in blank.replicas)
     return Topology(
         primary=_primary(blank.primary, history),
         replicas=tuple(_weighed(host, fastest) for host in replicas),
@@ -82,23 +91,26 @@ def _primary_state(host: HostHistory) -> tuple[HostState, str]:
     return HostState.ONLINE, "takes writes"
 
 
-def _replica(blank: Host, history: ClusterHistory, max_lag_seconds: float | None) -> Host:
+def _replica(blank: Host, history: ClusterHistory, max_lag_seconds: float | None, before: Host) -> Host:
     if blank.is_mirror:
         return replace(blank, state=HostState.ONLINE, why="test mirror of the primary", lag_seconds=0.0, lag_bytes=0, delay_seconds=0.0)
     host = history.of(blank.alias)
     probe, lag_seconds = host.probe, lag_seconds_of(history, host)
-    state, why = _replica_state(history, host, lag_seconds, max_lag_seconds)
+    delay_seconds = None if probe is None else delay_seconds_of(history, probe)
+    has_lagged = _has_lagged(before, lag_seconds, delay_seconds, max_lag_seconds)
+    state, why = _replica_state(history, host, lag_seconds, max_lag_seconds, has_lagged=has_lagged)
     if probe is None:
-        return replace(blank, state=state, why=why)
+        return replace(blank, state=state, why=why, has_lagged=has_lagged)
     return replace(
         blank,
         state=state,
         why=why,
+        has_lagged=has_lagged,
         sampled_at=probe.at,
         replay_lsn=_replayed_lsn(probe),
         lag_seconds=lag_seconds,
         lag_bytes=lag_bytes_of(history, probe),
-        delay_seconds=delay_seconds_of(history, probe),
+        delay_seconds=delay_seconds,
         latency_seconds=host.latency_seconds,
         timeline=probe.timeline,
         system_identifier=probe.system_identifier,
@@ -112,8 +124,18 @@ def _replayed_lsn(probe: Probe) -> int | None:
     return probe.lsn if probe.in_recovery else None
 
 
+def _has_lagged(before: Host, lag_seconds: float | None, delay_seconds: float | None, max_lag_seconds: float | None) -> bool:
+    """Say whether the replica has been beyond the limit, and not clearly below it since."""
+    if lag_seconds is None or max_lag_seconds is None:
+        return before.has_lagged and max_lag_seconds is not None
+    if lag_seconds > max_lag_seconds:
+        return True
+    # Lag in seconds goes in steps of the interval between two looks, and just after a step it looks small.
+    return before.has_lagged and max(lag_seconds, delay_seconds or 0.0) >= RETURN_SHARE * max_lag_seconds
+
+
 def _replica_state(
-    history: ClusterHistory, host: HostHistory, lag_seconds: float | None, max_lag_seconds: float | None
+    history: ClusterHistory, host: HostHistory, lag_seconds: float | None, max_lag_seconds: float | None, *, has_lagged: bool
 ) -> tuple[HostState, str]:
     if host.failure is not None:
         return HostState.OFFLINE, host.failure.why
@@ -125,6 +147,9 @@ def _replica_state(
         return _promoted_state(history)
     if lag_seconds is not None and max_lag_seconds is not None and lag_seconds > max_lag_seconds:
         return HostState.LAGGING, f"{lag_seconds:.1f} s behind, more than MAX_LAG_SECONDS ({max_lag_seconds:g})"
+    if lag_seconds is not None and max_lag_seconds is not None and has_lagged and history.is_primary_alive:
+        why = f"{lag_seconds:.1f} s behind; was more than MAX_LAG_SECONDS ({max_lag_seconds:g}), and returns below half of that"
+        return HostState.LAGGING, why
     if not (host.has_caught_up or history.is_primary_alive):
         return leaderless_state(history, host, is_settled=_is_settled(history, host))
     if not host.has_caught_up:

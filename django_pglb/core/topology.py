@@ -59,6 +59,8 @@ class Host:
     timeline: int | None = None
     system_identifier: int | None = None
     server_version: int | None = None
+    has_lagged: bool = False
+    """Whether it has been further behind than it may be, and is not clearly below that again."""
     is_promoted: bool = False
     """Whether it is configured as a replica and its latest answer says that it takes writes."""
 

@@ -248,7 +248,8 @@ class Checker:
                     history = record_primary(history, outcome, horizon_seconds(max_lag_seconds))
                 else:
                     history = record_replica(history, alias, outcome)
-            before, after = self.topologies[primary], assess(self._blank[primary], history, max_lag_seconds)
+            before = self.topologies[primary]
+            after = assess(self._blank[primary], history, max_lag_seconds, before)
             self._histories[primary], self.topologies[primary] = history, after
             for change in _changes(primary, before, after):
                 self._teller.tell(change)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -125,6 +126,69 @@ def test_replica_lags_beyond_the_threshold(max_lag: float | None, state: HostSta
     assert (host.state, host.lag_seconds) == (state, 25)
     if state is HostState.LAGGING:
         assert host.why == "25.0 s behind, more than MAX_LAG_SECONDS (20)"
+
+
+def lagging_by(lags: Sequence[float | Failure], max_lag: float | None = 20) -> list[HostState]:
+    """Return the replica's states while it is so many seconds behind, second by second, or fails. The primary writes all the while."""
+    history, topology, states = ClusterHistory(), BLANK, []
+    for second in range(100):  # a past, long enough for the replica to be late in
+        history = recorded(history, "default", primary(second, second * 1000))
+    history = recorded(history, "r1", standby(99, 99_000))
+    for second, lag in enumerate(lags, 100):
+        history = recorded(history, "default", primary(second, second * 1000))
+        answer = lag._replace(at=float(second)) if isinstance(lag, Failure) else standby(second + 0.001, round((second - lag) * 1000))
+        history = recorded(history, "r1", answer)
+        topology = assess(BLANK, history, max_lag, topology)
+        states.append(r1(topology).state)
+    return states
+
+
+ONLINE, LAGGING, OFFLINE = HostState.ONLINE, HostState.LAGGING, HostState.OFFLINE
+
+
+@pytest.mark.parametrize(
+    ("lags", "max_lag", "expected"),
+    [
+        ([19.5, 20.5, 19.5, 15.5, 10.5, 9.5, 10.5, 19.5], 20, [ONLINE, *[LAGGING] * 4, *[ONLINE] * 3]),
+        ([21.5, 0, 19.5, 21.5], 20, [LAGGING, ONLINE, ONLINE, LAGGING]),
+        ([21.5, 19.5, 21.5, 19.5], None, [ONLINE] * 4),
+        # Who fails meanwhile comes back no sooner.
+        ([20.5, Failure(0, "down"), 19.5, 9.5], 20, [LAGGING, OFFLINE, LAGGING, ONLINE]),
+        ([15, Failure(0, "down"), 15], 20, [ONLINE, OFFLINE, ONLINE]),
+        # The limit is a few looks long: a replica that is always 2.1 s behind is told as 2 and as 1 s behind, as its looks fall.
+        ([2.1, 1.9, 1.7, 2.1, 1.9], 2, [LAGGING] * 5),
+        ([2.1, 0.5, 1.9], 2, [LAGGING, ONLINE, ONLINE]),
+    ],
+)
+def test_replica_returns_when_it_is_clearly_below_the_limit(
+    lags: list[float | Failure], max_lag: float | None, expected: list[HostState]
+) -> None:
+    """At half of it: one that hovers about the limit stays away."""
+    assert lagging_by(lags, max_lag) == expected
+
+
+@given(st.lists(st.floats(10.2, 40), min_size=1, max_size=60))
+def test_replica_that_hovers_about_the_limit_leaves_once(lags: list[float]) -> None:
+    """Whatever it does above half of the limit."""
+    states = lagging_by(lags)
+    left = states.index(LAGGING) if LAGGING in states else len(states)
+    assert states == [ONLINE] * left + [LAGGING] * (len(states) - left)
+
+
+def test_replica_below_the_limit_returns_when_its_primary_falls_silent() -> None:
+    """There may be nobody else to ask: the limit itself decides then, and the reason tells what is waited for before."""
+    history = remembered(P1, ("r1", standby(100.1, 1000)), ("default", primary(101, 2000)), ("r1", standby(126, 1000)))
+    away = assess(BLANK, history, 20)
+    history = recorded(recorded(history, "default", primary(126.5, 3000)), "r1", standby(127, 2000, received_lsn=3000))
+    history = recorded(history, "r1", standby(142, 2000, received_lsn=3000))
+    waiting = assess(BLANK, history, 20, away)
+    assert (r1(waiting).state, r1(waiting).why) == (
+        HostState.LAGGING,
+        "15.5 s behind; was more than MAX_LAG_SECONDS (20), and returns below half of that",
+    )
+    alone = assess(BLANK, recorded(history, "default", Failure(143, "down")), 20, waiting)
+    assert r1(alone).state is HostState.ONLINE
+    assert r1(assess(BLANK, recorded(history, "default", primary(144, 3000)), 20, alone)).state is HostState.LAGGING
 
 
 def test_replica_whose_upstream_is_cut_lags() -> None:

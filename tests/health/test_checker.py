@@ -250,6 +250,34 @@ def test_paused_replica_lags_and_recovers(healed_cluster: Cluster, caplog: pytes
     assert any("more than MAX_LAG_SECONDS (0.5)" in line for line in lines_about(caplog, "replica1"))
 
 
+def test_replica_that_hovers_about_the_limit_leaves_once(healed_cluster: Cluster, caplog: pytest.LogCaptureFixture) -> None:
+    """It is always about as far behind as it may be: one line says that it left, and one that it is back when it is well below."""
+    watch_log(caplog)
+    with checking(targets_of(healed_cluster)[:2], max_lag_seconds=1.0) as checker:
+        wait_until_online(checker)
+        forget_log(caplog, checker)
+        healed_cluster.replicas[0].delay_replay(1.05)
+        looks: set[float | None] = set()
+
+        def is_seen_often() -> bool:
+            healed_cluster.primary.ask("SELECT pg_current_xact_id()::text")  # something to commit, again and again
+            host = host_of(checker, "replica1")
+            if host.state is HostState.LAGGING or looks:
+                looks.add(host.sampled_at)
+            return len(looks) > 30
+
+        wait_until(is_seen_often, timeout=60, what="thirty looks at a replica that lags")
+        healed_cluster.replicas[0].delay_replay(0)
+        wait_until_online(checker)
+        wait_until(
+            lambda: any("is online" in line for line in lines_about(caplog, "replica1")), timeout=20, what="the line that it is back"
+        )
+    assert [line.split(", was", maxsplit=1)[0] for line in lines_about(caplog, "replica1")] == [
+        f"WARNING replica1 ({healed_cluster.replicas[0].host}:{healed_cluster.replicas[0].port}) is {state}"
+        for state in ("lagging", "online")
+    ]
+
+
 def test_late_replica_is_not_taken_for_caught_up_because_it_answered_first(healed_cluster: Cluster) -> None:
     """Its answer comes before the primary's of the same round, and its delay is guessed from the primary's answers around it."""
     for replica in healed_cluster.replicas:
