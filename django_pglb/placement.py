@@ -269,28 +269,27 @@ def _holding(places: BoundedSemaphore) -> Iterator[None]:
         places.release()
 
 
-def count(primary: str, decision: Decision) -> None:
-    """Count a statement that ran where `decision` says, and tell whoever listens."""
+def count(primary: str, decision: Decision, using: str, kind: Kind) -> None:
+    """Count a statement that was addressed to the alias `using` and ran where `decision` says, and tell whoever listens."""
     if decision.alias == primary:
         get_runtime().note_use(primary)
     routing = current_scope().routing
-    if routing is None:
-        _tell(primary, decision)
-    else:
-        count_in(routing.cluster(primary), decision)
+    if routing is not None:
+        routing.cluster(primary).count(decision)
+    _tell(primary, decision, using, kind)
 
 
 def count_in(cluster: ClusterSession, decision: Decision) -> None:
-    """Do the same for a statement that ran on a replica in a unit of work whose dealings are at hand."""
+    """Do the same for a read that ran on the replica that was asked for, in a unit of work whose dealings are at hand."""
     cluster.count(decision)
-    _tell(cluster.primary, decision)
+    _tell(cluster.primary, decision, decision.alias, Kind.READ)
 
 
-def _tell(primary: str, decision: Decision) -> None:
+def _tell(primary: str, decision: Decision, using: str, kind: Kind) -> None:
     if log.isEnabledFor(logging.DEBUG):
         log.debug("%s %s", decision.alias, decision.reason)
     if signals.statement_routed.receivers:
-        signals.statement_routed.send(sender=None, primary=primary, decision=decision)
+        signals.statement_routed.send(sender=None, primary=primary, decision=decision, using=using, is_write=kind is Kind.WRITE)
 
 
 def is_monotonic(primary: str) -> bool:

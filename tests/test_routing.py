@@ -341,6 +341,31 @@ def test_each_answer_is_logged_and_signalled(caplog: pytest.LogCaptureFixture) -
     assert caplog.messages == [f"{alias} {reason}"]
 
 
+def test_the_signal_tells_which_alias_was_asked_and_whether_it_wrote(site: Site) -> None:
+    """What the ORM notes on rows, and caches make keys of, is the alias asked for; where it ran is the decision's."""
+    heard: list[tuple[str, str, Reason, bool]] = []
+
+    def listen(decision: Any, primary: str, using: str, is_write: bool, **_: object) -> None:
+        assert primary == "default"
+        heard.append((using, *decision, is_write))
+
+    statement_routed.connect(listen)
+    try:
+        with routing_session():
+            read = Entry.objects.first()
+            (replica,) = {alias for alias, *_ in where()}
+            Entry.objects.using(replica).create(text="x")
+            Entry.objects.using(replica).count()
+    finally:
+        statement_routed.disconnect(listen)
+    assert read is None
+    assert heard == [
+        (replica, replica, Reason.REPLICA, False),
+        (replica, "default", Reason.WRITE, True),
+        (replica, "default", Reason.WROTE, False),
+    ]
+
+
 def test_header_is_off_unless_asked_for(settings: Any) -> None:
     """Topology and write volume are nobody's business in production."""
     settings.PGLB = {"default": {"REPLICAS": ["replica1", "replica2"]}}

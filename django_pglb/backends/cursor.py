@@ -201,7 +201,7 @@ class RoutedCursor(CarryingCursor):
 
     def _count(self) -> None:
         """Count the statement where it was answered in the end."""
-        placement.count(self._primary, self._decision)
+        placement.count(self._primary, self._decision, self.requested.alias, self._kind)
 
     def _open_placed(self, decision: Decision) -> None:
         """Open a raw cursor where `decision` says, or on the next host if that one cannot be reached."""
