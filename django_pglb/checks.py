@@ -7,12 +7,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from django.apps import apps
 from django.conf import settings
 from django.contrib.sessions.middleware import SessionMiddleware
 from django.core import checks
+from django.db import router
 from django.middleware.cache import FetchFromCacheMiddleware
 
-from . import conf, ignored_writes, page_cache
+from . import conf, ignored_writes, neighbours, page_cache
 from .core.problem import CheckId, Problem, setting_path, shown
 from .middleware import LoadBalancingMiddleware
 from .references import broken_references, is_or_extends
@@ -24,7 +26,7 @@ if TYPE_CHECKING:
 
     from django.apps import AppConfig
 
-    from .core.config import ClusterConfig
+    from .core.config import ClusterConfig, Config
 
 # `manage.py check --tag django_pglb` runs these alone.
 TAG = "django_pglb"
@@ -59,7 +61,9 @@ def find_problems() -> Iterator[Problem]:
         yield from _middleware_problems()
         yield from ignored_writes.find_problems(list(settings.MIDDLEWARE or ()))
         yield from _page_cache_problems()
-        yield from _router_problems()
+        yield from _router_problems(config)
+        installed = [app.name for app in apps.get_app_configs()]
+        yield from neighbours.find_problems(config, installed, list(settings.MIDDLEWARE or ()))
 
 
 def check_stores(app_configs: Sequence[AppConfig] | None = None, **_: Any) -> list[checks.CheckMessage]:
@@ -178,13 +182,13 @@ def _page_cache_problems() -> Iterator[Problem]:
         yield Problem(CheckId.PAGE_CACHE_ABOVE_MIDDLEWARE, message, "Put FetchFromCacheMiddleware last, as Django says.")
 
 
-def _router_problems() -> Iterator[Problem]:
+def _router_problems(config: Config) -> Iterator[Problem]:
     routers = list(settings.DATABASE_ROUTERS)
     index = _first_index(routers, OUR_ROUTER, ReplicaRouter)
     if index is None:
         message = "DATABASE_ROUTERS: ReplicaRouter is missing, so no query of the ORM goes to a replica."
         yield Problem(CheckId.ROUTER_MISSING, message, f'Put "{OUR_ROUTER}" first.')
-    elif index > 0:
+    elif index > 0 and not neighbours.send_some_reads_to_primaries(router.routers[:index], config):
         above = routers[0] if isinstance(routers[0], str) else type(routers[0]).__qualname__
         message = f"DATABASE_ROUTERS: ReplicaRouter is below {shown(above)}, whose answers it never sees and which may send reads past it."
         yield Problem(CheckId.ROUTER_NOT_FIRST, message, "Put it first. It asks the others which database owns a model.")

@@ -79,6 +79,12 @@ class CheckId(StrEnum):
     UNKNOWN_SETTING = "W012"
     STORE_EVICTS = "W013"
     PAGE_CACHE_NOT_OURS = "W014"
+    # Other packages
+    CACHE_BY_ALIAS = "W029"
+    ENGINE_NOT_KNOWN = "W030"
+    MIDDLEWARE_WRITES = "W031"
+    # What must read the primary
+    CACHE_TABLE_ON_REPLICA = "W032"
 
 
 class Problem(NamedTuple):
