@@ -101,6 +101,13 @@ class Runtime:
         self.checker.ensure_running()
         return self.checker.topology(primary)
 
+    def is_out(self, alias: str) -> bool:
+        """Say whether the checker has found the host of the replica `alias` offline. Starts nothing."""
+        primary = self.config.primary_of[alias]
+        if primary not in self.checker.topologies:
+            return False  # all its replicas are mirrors
+        return self.checker.topology(primary).by_alias[alias].state is HostState.OFFLINE
+
     def trusted_until(self, primary: str, topology: Topology) -> float:
         """Return when `topology` must not be gone by any more. That of mirrors is made anew each time."""
         return self.checker.trusted_until(primary, topology) if primary not in self.mirrored else 0.0

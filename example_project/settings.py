@@ -45,14 +45,15 @@ def database(variable: str, **more: Any) -> dict[str, Any]:
         "USER": "guestbook",
         "PASSWORD": os.environ.get("GUESTBOOK_PASSWORD", ""),
         "CONN_MAX_AGE": 60,
+        # A write cannot be tried twice. A replica's connections are replaced by themselves, and may be checked all the same.
+        "CONN_HEALTH_CHECKS": True,
         "DISABLE_SERVER_SIDE_CURSORS": POOLED,
         **more,
     }
 
 
 DATABASES = {
-    # A replica's connections are replaced by themselves; a write cannot be tried twice.
-    "default": database("GUESTBOOK_PRIMARY", CONN_HEALTH_CHECKS=True),
+    "default": database("GUESTBOOK_PRIMARY"),
     "replica1": database("GUESTBOOK_REPLICA1", TEST={"MIRROR": "default"}),
     "replica2": database("GUESTBOOK_REPLICA2", TEST={"MIRROR": "default"}),
 }

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+import psycopg
 import pytest
 from django.db import OperationalError, connections, transaction
 
@@ -75,6 +76,31 @@ def test_read_sent_to_a_frozen_host_is_answered_by_another(quick: Site) -> None:
     with ThreadPoolExecutor(1) as pool:
         answer = pool.submit(in_thread(read))
         assert answer.result(timeout=LONG) == (5, ("replica2", Reason.FAILOVER, 1))
+
+
+def test_nobody_connects_to_a_host_that_froze_under_a_health_check(quick: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`CONN_HEALTH_CHECKS`: the check is severed when the checker calls the host offline, and the next connection is another host's."""
+    connected: list[int] = []
+    connect = psycopg.connect
+
+    def noting(*args: Any, **params: Any) -> Any:
+        connected.append(params["port"])
+        return connect(*args, **params)
+
+    def read() -> Any:
+        connection = connections["replica1"]
+        connection.settings_dict = {**connection.settings_dict, "CONN_MAX_AGE": None, "CONN_HEALTH_CHECKS": True}
+        connection.ensure_connection()
+        connection.close_if_unusable_or_obsolete()  # as a request that begins does
+        quick.cluster.replicas[0].freeze()
+        monkeypatch.setattr(psycopg, "connect", noting)
+        with routing_session():
+            return Entry.objects.using("replica1").count(), current_decisions()
+
+    with ThreadPoolExecutor(1) as pool:
+        answer = pool.submit(in_thread(read))
+        assert answer.result(timeout=LONG) == (5, (("replica2", Reason.FAILOVER, 1),))
+    assert connected == [quick.cluster.replicas[1].port]
 
 
 def test_connecting_to_a_frozen_host_ends(quick: Site, monkeypatch: pytest.MonkeyPatch) -> None:

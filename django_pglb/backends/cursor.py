@@ -24,6 +24,7 @@ from ..engine import connection_to
 from ..health.clock import now
 from ..health.trouble import is_cancelled_by_replay
 from .carrying import CarryingCursor, Plain
+from .errors import HostIsOut
 from .proof import IN_HOT_STANDBY, NotReached
 from .sql import kind_of
 
@@ -432,7 +433,7 @@ class RoutedCursor(CarryingCursor):
             connection_to(alias).close()
         if is_old:
             return self._decision
-        if verdict is Verdict.HOST_OUT:
+        if verdict is Verdict.HOST_OUT and not isinstance(cause, HostIsOut):
             placement.report_failure(alias, f"failed a read ({sqlstate or type(cause or error).__name__})")
         if verdict is Verdict.WAS_WRITE:
             self._kind = Kind.WRITE

@@ -27,6 +27,7 @@ from ..core.lsn import Pointer
 from ..health.clock import now
 from .creation import MIRROR_OF, MirrorAwareCreation
 from .cursor import RoutedCursor
+from .errors import HostIsOut
 from .position import ON_PRIMARY, pointer_on_primary, texts_of
 from .proof import IN_HOT_STANDBY, shown_position
 from .view_block import ViewBlock
@@ -125,6 +126,18 @@ class LoadBalancedMixin(ViewBlock):
             params["options"] = _with_read_only(params.get("options") or os.environ.get("PGOPTIONS", ""))
         return params
 
+    @property
+    def pool(self) -> Any:
+        pool = super().pool
+        if pool is None or self.pglb_replica() is None or self.pglb_mirror_of is not None:
+            return pool
+        from .replica_pool import ReplicaPool  # psycopg_pool need not be there
+
+        options = self.settings_dict["OPTIONS"]
+        # Who wants to be told when an attempt has failed for good wants the time that was set for it, too.
+        may_forget = options["pool"] is True or "reconnect_failed" not in options["pool"]
+        return ReplicaPool(pool, within=_connect_seconds(options), refuse_if_out=self._pglb_refuse_if_out, may_forget=may_forget)
+
     def get_new_connection(self, conn_params: dict[str, Any]) -> Any:
         connection = self._pglb_connect(conn_params)
         self.pglb_serial = next(_serials)
@@ -150,6 +163,7 @@ class LoadBalancedMixin(ViewBlock):
 
     def _pglb_connect(self, conn_params: dict[str, Any]) -> Any:
         if self.pglb_replica() is not None:
+            self._pglb_refuse_if_out()
             return super().get_new_connection(conn_params)
         for pause in self.pglb_pauses():
             try:
@@ -157,6 +171,11 @@ class LoadBalancedMixin(ViewBlock):
             except psycopg.OperationalError:
                 pause()
         return self._pglb_connect_to_primary(conn_params)
+
+    def _pglb_refuse_if_out(self) -> None:
+        """Raise `HostIsOut` if the checker has found this replica offline: it would be waited for, perhaps in vain."""
+        if self.pglb_mirror_of is None and runtime.get_runtime().is_out(self.alias):
+            raise HostIsOut(f"the host of {self.alias!r} is out, and returns when the checker finds it well")
 
     def _pglb_connect_to_primary(self, conn_params: dict[str, Any]) -> Any:
         """Connect; refuse a server that was demoted, or is not promoted yet: what it says would pass for the newest there is."""
@@ -200,7 +219,8 @@ class LoadBalancedMixin(ViewBlock):
         try:
             self.ensure_connection()
         except DatabaseError as error:
-            placement.report_failure(self.alias, f"could not be connected to ({type(error.__cause__ or error).__name__})")
+            if not isinstance(error.__cause__, HostIsOut):
+                placement.report_failure(self.alias, f"could not be connected to ({type(error.__cause__ or error).__name__})")
             # Physical replication needs the same major version on both.
             return cast("int", connections[cluster.primary].pg_version)  # type: ignore[attr-defined]
         return int(self.connection.info.server_version)
@@ -386,6 +406,12 @@ def _is_standby(connection: psycopg.Connection[Any]) -> bool:
     except psycopg.Error:
         return False
     return result.ntuples == 1 and result.get_value(0, 0) == b"t"
+
+
+def _connect_seconds(options: dict[str, Any]) -> float:
+    """Return how long one connection may take to be made, as psycopg reads the option."""
+    seconds = float(options.get("connect_timeout", REPLICA_DEFAULTS["connect_timeout"]))
+    return max(seconds, 2) if seconds > 0 else inf
 
 
 def _with_read_only(options: str) -> str:

@@ -1,0 +1,154 @@
+"""Django's pool of connections on a replica: nobody waits in it for a host that others can stand in for."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from threading import Event
+from typing import Any
+
+import psycopg
+import pytest
+from django.db import OperationalError, connections
+
+from django_pglb import current_decisions, routing_session
+from django_pglb.backends.errors import HostIsOut
+from django_pglb.core.decision import Reason
+from django_pglb.core.topology import HostState
+from django_pglb.testing import wait_until
+
+from .fix_site import Site
+from .guestbook.models import Entry
+from .test_failover import fill, stop_checking
+
+# psycopg's pool waits for 30 s, the connection to a replica takes 2 s at most.
+QUICK = 15
+
+
+@pytest.fixture
+def pool(site: Site) -> Iterator[Callable[..., Any]]:
+    """Give the first replica a pool of such options."""
+    fill(site)
+    connection: Any = connections["replica1"]
+    before = connection.settings_dict["OPTIONS"]
+
+    def configure(options: Any, **others: Any) -> Any:
+        connection.close()
+        connection.settings_dict["OPTIONS"] = {"pool": options, **others}
+        return connection
+
+    yield configure
+    connection.close()
+    connection.close_pool()
+    connection.settings_dict["OPTIONS"] = before
+
+
+def count() -> Any:
+    """Count on the first replica; return what it was, who said so, and after how long."""
+    began = time.monotonic()
+    try:
+        with routing_session():
+            found = Entry.objects.using("replica1").count()
+            ((alias, reason, _),) = current_decisions()
+            return found, alias, reason, time.monotonic() - began
+    finally:
+        connections.close_all()
+
+
+def hold(taken: Event, done: Event) -> None:
+    try:
+        connections["replica1"].ensure_connection()
+        taken.set()
+        done.wait(60)
+    finally:
+        connections.close_all()
+
+
+CONFIGURED = {"min_size": 1, "max_size": 2, "timeout": 60, "reconnect_timeout": 600}
+
+
+@pytest.mark.parametrize("health_checks", [False, True])
+@pytest.mark.parametrize("options", [True, CONFIGURED], ids=["default", "configured"])
+def test_dead_replica_is_not_waited_for_in_its_pool(
+    site: Site, pool: Callable[..., Any], options: Any, health_checks: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It has just died, no look has seen it, and every thread wants a connection: each is answered by another host, and soon."""
+    connection = pool(options)
+    monkeypatch.setitem(connection.settings_dict, "CONN_HEALTH_CHECKS", health_checks)
+    connection.ensure_connection()
+    connection.close()
+    connection.pool.wait()
+    stop_checking(monkeypatch)
+    site.cluster.replicas[0].kill()
+    with ThreadPoolExecutor(8) as threads:
+        answers = [future.result() for future in [threads.submit(count) for _ in range(8)]]
+    assert {answer[:3] for answer in answers} <= {(5, "replica2", Reason.FAILOVER), (5, "replica2", Reason.REPLICA)}
+    assert max(seconds for *_, seconds in answers) < QUICK
+
+
+@pytest.mark.parametrize("options", [True, CONFIGURED], ids=["default", "configured"])
+def test_exhausted_pool_is_given_up_as_soon_as_a_connect(site: Site, pool: Callable[..., Any], options: Any) -> None:
+    """All its connections are taken, the host is well."""
+    connection = pool(options)
+    size = connection.pool.max_size
+    held, done = [Event() for _ in range(size)], Event()
+    with ThreadPoolExecutor(size) as threads:
+        for taken in held:
+            threads.submit(hold, taken, done)
+        try:
+            assert all(taken.wait(60) for taken in held)
+            found, alias, reason, seconds = count()
+        finally:
+            done.set()
+    assert (found, alias, reason) == (5, "replica2", Reason.FAILOVER)
+    assert seconds < QUICK
+
+
+def test_those_who_wait_in_the_pool_of_a_frozen_host_are_freed(site: Site, pool: Callable[..., Any], settings: Any) -> None:
+    """The checker calls it offline: whatever the pool's own limits are, nobody waits any longer."""
+    settings.PGLB = {"default": {**settings.PGLB["default"], "CHECK_TIMEOUT": 2}}
+    site.wait_until_online()
+    connection = pool({"min_size": 1, "max_size": 1, "timeout": 100}, connect_timeout=100)
+    taken, done = Event(), Event()
+    with ThreadPoolExecutor(5) as threads:
+        threads.submit(hold, taken, done)
+        try:
+            assert taken.wait(60)
+            waiting = [threads.submit(count) for _ in range(4)]
+            wait_until(lambda: connection.pool.get_stats().get("requests_queued", 0) >= 4, timeout=30, what="four to wait")
+            site.cluster.replicas[0].freeze()
+            answers = [future.result() for future in waiting]
+        finally:
+            done.set()
+    assert {answer[:3] for answer in answers} == {(5, "replica2", Reason.FAILOVER)}
+    assert max(seconds for *_, seconds in answers) < 60
+
+
+def test_pool_of_a_replica_that_has_come_back_is_used_at_once(site: Site, pool: Callable[..., Any]) -> None:
+    """Its attempts to connect, which come at ever longer intervals, are forgotten: the next reader makes another."""
+    connection = pool({"min_size": 2, "max_size": 2})
+    connection.ensure_connection()
+    connection.close()
+    replica = site.cluster.replicas[0]
+    taken = [connection.pool.getconn() for _ in range(2)]
+    replica.kill()
+    for raw in taken:
+        with pytest.raises(psycopg.OperationalError):
+            raw.execute("SELECT 1")
+        connection.pool.putconn(raw)
+    wait_until(lambda: connection.pool.get_stats().get("connections_errors", 0) >= 4, timeout=60, what="attempts to fail")
+    replica.start()
+    site.wait_for_states(replica1=HostState.ONLINE)
+    assert count()[:3] == (5, "replica1", Reason.REPLICA)
+
+
+def test_nobody_connects_to_a_host_that_is_out(site: Site, pool: Callable[..., Any]) -> None:
+    """Neither by a pool nor without one, as whoever opens a transaction there would: that may take the whole `connect_timeout`."""
+    site.cluster.replicas[0].kill()
+    site.wait_for_states(replica1=HostState.OFFLINE)
+    for options in (True, False):
+        connection = pool(options)
+        with pytest.raises(OperationalError, match="is out") as raised:
+            connection.ensure_connection()
+        assert isinstance(raised.value.__cause__, HostIsOut)
