@@ -128,6 +128,11 @@ def heed_writes() -> ScopeManager:
     return ScopeManager(lambda scope: scope._replace(ignore_writes=False))
 
 
+def read_related_to(primary: str) -> ScopeManager:
+    """Reads in here follow a relation of objects that were loaded from `primary`."""
+    return ScopeManager(lambda scope: scope._replace(related_to=primary))
+
+
 def replica_reads() -> ScopeManager:
     """Read by the pointer in here although the request's method is unsafe: GraphQL queries, search forms.
 

@@ -80,7 +80,7 @@ def route_read(primary: str, instance: Any = None, *, is_bound: bool = False) ->
     scope = _bound(current_scope(), is_bound=is_bound)
     if scope.routing is None:
         return Decision(primary, Reason.OUTSIDE_SESSION)
-    from_primary = instance is not None and instance._state.db == primary
+    from_primary = scope.related_to == primary or (instance is not None and instance._state.db == primary)
     runtime = get_runtime()
     cluster = cluster_of(runtime, scope.routing, primary)
     if not cluster.loaded and _get_running_loop() is not None and scope.forced is None:

@@ -35,6 +35,8 @@ class Scope(NamedTuple):
     replica_reads: bool = False
     in_step: bool = False
     """This is a step of a stream, which saves what was written in it before its chunk leaves."""
+    related_to: str | None = None
+    """The primary from which the objects were loaded that reads in here belong to, where the router is not told of them."""
     outer: Scope | None = None
     """The scope that this one was opened in."""
 

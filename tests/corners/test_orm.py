@@ -8,6 +8,7 @@ from typing import Any
 import psycopg
 import pytest
 from django.contrib.contenttypes.models import ContentType
+from django.contrib.contenttypes.prefetch import GenericPrefetch
 from django.core.exceptions import ObjectDoesNotExist
 from django.db import transaction
 from django.db.models import prefetch_related_objects
@@ -99,11 +100,23 @@ OF_INSTANCE: dict[str, Callable[[Reader], Any]] = {
     "prefetch of an instance": lambda ann: prefetch_related_objects([ann], "favourites") or ann.favourites.all(),
     "refresh": lambda ann: ann.refresh_from_db() or ann.name,
 }
+
+
+def _with_subjects(remarks: list[Remark]) -> list[Remark]:
+    prefetch_related_objects(remarks, "subject")
+    return remarks
+
+
 OF_LOADED: dict[str, Callable[[Reader], Any]] = {
     "foreign key": lambda ann: Publication.objects.using("default").get().editor == ann,
     "many to many backwards": lambda ann: Publication.objects.using("default").get().fans.get() == ann,
     "generic relation": lambda ann: Publication.objects.using("default").get().remarks.count(),
     "prefetch": lambda ann: Reader.objects.using("default").prefetch_related("publications").get().publications.all(),
+    "prefetched generic key": lambda ann: Remark.objects.using("default").prefetch_related("subject").get().subject,
+    "prefetched generic key of instances": lambda ann: _with_subjects(list(Remark.objects.using("default")))[0].subject,
+    "prefetched generic key by a queryset": lambda ann: (
+        Remark.objects.using("default").prefetch_related(GenericPrefetch("subject", [Publication.objects.all()])).get().subject
+    ),
     "deferred field": lambda ann: Publication.objects.using("default").defer("summary").get().summary,
     "only": lambda ann: Reader.objects.using("default").only("pk").get().name,
     "child of a parent": lambda ann: Publication.objects.using("default").get().book,
@@ -132,7 +145,9 @@ def test_what_belongs_to_an_object_from_the_primary_is_read_there(routed: Routed
         routed.assert_reads("default", Reason.INSTANCE, *([Reason.EXPLICIT] if kind in OF_LOADED else []))
 
 
-@pytest.mark.parametrize("kind", ["foreign key", "reverse manager", "many to many", "prefetch", "deferred field", "generic relation"])
+@pytest.mark.parametrize(
+    "kind", ["foreign key", "reverse manager", "many to many", "prefetch", "deferred field", "generic relation", "prefetched generic key"]
+)
 def test_what_belongs_to_an_object_from_a_replica_is_read_from_one(routed: Routed, kind: str) -> None:
     """One replica answers the whole unit of work."""
     ann = Reader.objects.create(name="ann")
@@ -147,6 +162,7 @@ def test_what_belongs_to_an_object_from_a_replica_is_read_from_one(routed: Route
         "prefetch": lambda: Reader.objects.prefetch_related("publications").get().publications.all(),
         "deferred field": lambda: Publication.objects.defer("summary").get().summary,
         "generic relation": lambda: Publication.objects.get().remarks.count(),
+        "prefetched generic key": lambda: Remark.objects.prefetch_related("subject").get().subject,
     }
     with routed.unit():
         assert reads[kind]()
