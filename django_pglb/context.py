@@ -149,6 +149,14 @@ def replica_reads() -> ScopeManager:
     return ScopeManager(change)
 
 
+def reading_by_pointer() -> ScopeManager:
+    """Read by the pointer in here, although the request's method is unsafe: what is read is not going to be changed.
+
+    Unlike `replica_reads()` this says nothing of what the request does.
+    """
+    return ScopeManager(lambda scope: scope._replace(replica_reads=True))
+
+
 def open_routing(routing: RoutingSession | None) -> ScopeManager:
     """Make `routing` the unit of work in here, with no overrides in force. None closes whatever is open."""
     return ScopeManager(lambda scope: Scope(routing=routing))

@@ -30,6 +30,9 @@ NOBODY = ""
 # Reads rows, and keeps what they bring nowhere but in the session.
 SESSIONS_IN_ROWS = "django.contrib.sessions.backends.db"
 
+# Here whatever the client sends is a key, and what is not signed by this site a session without data.
+SESSIONS_IN_COOKIES = "django.contrib.sessions.backends.signed_cookies"
+
 # Enough for the users that one process sees at a time; an entry is about 200 bytes.
 MAX_REMEMBERED_OWNERS = 10_000
 
@@ -124,6 +127,10 @@ class RequestIdentities:
         """Who came with the token before. Not to be bound by what somebody else writes with it."""
         self._added: tuple[Identity, ...] = ()
         self._has_looked = False
+        self._is_made_up = False
+        """No session had the key that came with the request."""
+        self._is_there = True
+        """There is a session now, as far as that was looked at."""
         self._token: str | None = request.META.get("HTTP_AUTHORIZATION")
         self._has_resolved = False
 
@@ -144,31 +151,35 @@ class RequestIdentities:
         if self._token:
             self._add_resolved_user()
         known = self.known()
-        if any(kind == USER for kind, _ in known) or not self._request.COOKIES.get(settings.SESSION_COOKIE_NAME):
+        if any(kind == USER for kind, _ in known) or not self._cookie():
             return known
         if not self._has_looked:
-            self._add_owner()
+            self._look_at_session()
         return self.known()
 
     def is_settled(self) -> bool:
         """Say whether the session middleware has run, where there is a session to look at, and a view has resolved its token's user."""
-        has_session = hasattr(self._request, "session") or not self._request.COOKIES.get(settings.SESSION_COOKIE_NAME)
+        has_session = hasattr(self._request, "session") or not self._cookie()
         return has_session and (self._has_resolved or not self._token)
 
-    def to_bind(self) -> tuple[Identity, ...]:
+    def to_bind(self, *, wrote: bool) -> tuple[Identity, ...]:
         """Return the identities at the end of the request: a login, logout or flush has changed the session's key by then."""
-        session = getattr(self._request, "session", None)
-        session_key = getattr(session, "session_key", None)
-        cookie = self._request.COOKIES.get(settings.SESSION_COOKIE_NAME)
-        if session_key != cookie:
-            session_owners.forget(cookie)
-        if session_key:
-            self.add(SESSION, session_key)
-            # A session that the request has loaded can be looked at for nothing; it may have changed hands.
-            if "_session_cache" in vars(session):
-                self._add_owner()
         self._add_resolved_user()
-        return self.revealed()
+        cookie, session = self._cookie(), getattr(self._request, "session", None)
+        if getattr(session, "session_key", None) != cookie:
+            session_owners.forget(cookie)
+        session_key = self._session_key()
+        if session_key is not None:
+            self.add(SESSION, session_key)
+        # A session that was ended without a write has left no row that a replica might still have; or it never was.
+        is_nobodys = self._is_made_up or (session is not None and session.session_key is None and not wrote)
+        nobody = (SESSION, cookie) if is_nobodys else None
+        return tuple(identity for identity in self.known() if identity != nobody)
+
+    def acts_for_somebody(self) -> bool:
+        # Whoever was added was found: a user, or what the site's own code says by `stick()`.
+        self._add_resolved_user()
+        return bool(self._added) or any(kind == USER for kind, _ in self.known()) or self._session_key() is not None
 
     def carried(self, primary: str) -> Bound:
         if self._carried is None:
@@ -187,15 +198,30 @@ class RequestIdentities:
             return
         self._has_resolved, self._guessed = True, ()
         self.add(USER, user_id)
-        if self._token and not self._request.COOKIES.get(settings.SESSION_COOKIE_NAME):
+        if self._token and not self._cookie():
             token_owners.remember(self._token, user_id)
 
-    def _add_owner(self) -> None:
+    def _cookie(self) -> str | None:
+        return self._request.COOKIES.get(settings.SESSION_COOKIE_NAME)
+
+    def _session_key(self) -> str | None:
+        """Return the key of the session, if there is one. One that was not loaded is looked at, unless its owner is remembered."""
+        session = getattr(self._request, "session", None)
+        if session is None:
+            return None
+        # One that was loaded can be looked at for nothing; it may have changed hands, or turned out not to be there.
+        is_open_question = session.session_key and not (self._has_looked or session_owners.get(session.session_key))
+        if "_session_cache" in vars(session) or is_open_question:
+            self._look_at_session()
+        key: str | None = session.session_key
+        return key if self._is_there else None
+
+    def _look_at_session(self) -> None:
         session = getattr(self._request, "session", None)
         if session is None:
             return
-        user_id = _owner_of(session)
-        self._has_looked = True
+        user_id, is_unknown = _owner_of(session)
+        self._has_looked, self._is_there, self._is_made_up = True, not is_unknown, self._is_made_up or is_unknown
         if user_id is not None:
             self.add(USER, user_id)
             if session.session_key:
@@ -212,7 +238,8 @@ def _resolved_user_id(request: HttpRequest) -> str | None:
     return None if user_id is None else str(user_id)
 
 
-def _owner_of(session: Any) -> str | None:
+def _owner_of(session: Any) -> tuple[str | None, bool]:
+    """Return the id of the user whose session it is, if it has one, and whether there is no such session."""
     # Looking is not using: a session marked as accessed would add `Vary: Cookie` to the response, and one that was found to be unknown
     # would have its cookie deleted, by a page that has nothing to do with it.
     accessed, modified, session_key = session.accessed, session.modified, session.session_key
@@ -222,13 +249,21 @@ def _owner_of(session: Any) -> str | None:
             user_id = session.get(SESSION_KEY)
     finally:
         session.accessed = accessed
-    is_unknown = not was_loaded and (session.session_key, session.modified) != (session_key, modified)
-    if is_unknown:
+    was_found_unknown = not was_loaded and (session.session_key, session.modified) != (session_key, modified)
+    is_unknown = was_found_unknown or (was_loaded and _is_unknown(session))
+    if was_found_unknown:
         session._session_key, session.modified = session_key, modified
     # What the owner has seen is known only now. Who uses the session reads it again, bound by that.
-    if is_unknown or (glance is not None and glance.saw_something):
+    if was_found_unknown or (glance is not None and glance.saw_something):
         del session._session_cache
-    return None if user_id is None else str(user_id)
+    return None if user_id is None else str(user_id), is_unknown
+
+
+def _is_unknown(session: Any) -> bool:
+    """Say whether a session that was loaded turned out not to be there, and nobody has changed it since."""
+    if type(session).__module__ == SESSIONS_IN_COOKIES:
+        return not session._session_cache
+    return session.session_key is None and not session.modified
 
 
 def _can_be_read_again(session: Any) -> bool:

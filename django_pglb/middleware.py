@@ -104,18 +104,18 @@ class LoadBalancingMiddleware:
 
     def _must_save(self, response: HttpResponseBase, routing: RoutingSession) -> bool:
         if keep_streaming(response, routing):
-            return routing.is_taken_to_have_written or pointers.must_save(routing)
+            return pointers.may_have_written(routing) or pointers.must_save(routing)
         return self._must_save_at_end(routing)
 
     def _must_save_at_end(self, routing: RoutingSession) -> bool:
         routing.end()
-        return routing.is_taken_to_have_written or pointers.must_save(routing)
+        return pointers.may_have_written(routing) or pointers.must_save(routing)
 
     def _save(self, request: HttpRequest, response: HttpResponseBase, routing: RoutingSession) -> None:
         hand_over(response, request, self._save_without_response(routing))
 
     def _save_without_response(self, routing: RoutingSession) -> list[Saved]:
-        return pointers.save_now(routing, may_have_written=routing.is_taken_to_have_written)
+        return pointers.save_now(routing, also_unseen=True)
 
     def _annotated(self, response: HttpResponseBase, routing: RoutingSession | None) -> HttpResponseBase:
         if routing is not None and runtime.get_runtime().config.has_debug_header:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from django.db import Error as DatabaseError
 
-from .context import current_scope
+from .context import current_scope, reading_by_pointer
 from .core.lsn import later
 from .core.policy import is_of_other_timeline
 from .core.routing_session import UNBOUND, Bound
@@ -190,54 +190,90 @@ def must_save(routing: RoutingSession) -> bool:
     return False
 
 
-def save_bounds(routing: RoutingSession, *, may_have_written: bool = False) -> list[Saved]:
+def may_have_written(routing: RoutingSession) -> bool:
+    """Say whether `routing` may have to be taken to have written where no write was seen. Asks nobody."""
+    return routing.is_taken_to_have_written and (routing.view_ran or bool(_used_outside(get_runtime(), routing)))
+
+
+def save_bounds(routing: RoutingSession) -> list[Saved]:
     """End `routing`: save what it committed, or may have, under all its identities, and where reads must be monotonic also what it saw.
 
-    Call it after the last commit has returned. `may_have_written`: save also where no write was seen, as far as there may have been one.
+    Call it after the last commit has returned.
     Nothing is saved for a cluster without replicas. What tasks of this unit of work write from now on is saved by themselves.
     """
     routing.end()
-    return save_now(routing, may_have_written=may_have_written)
+    return save_now(routing)
 
 
-def save_now(routing: RoutingSession, *, may_have_written: bool = False) -> list[Saved]:
-    """Do what `save_bounds` does for a unit of work that goes on."""
+def save_now(routing: RoutingSession, *, also_unseen: bool = False) -> list[Saved]:
+    """Do what `save_bounds` does for a unit of work that goes on. `also_unseen`: save also where it may have written without being seen."""
     runtime = get_runtime()
+    # What the test case that is running forbids was neither written nor read.
+    primaries = [
+        primary for primary in runtime.config.clusters if runtime.needs_pointers(primary) and not connection_to(primary).pglb_is_forbidden
+    ]
+    # Before anything is looked up in order to save, which would count as a use.
+    unseen = frozenset(primary for primary in primaries if also_unseen and _may_have_written_unseen(runtime, routing, primary))
     saved: list[Saved] = []
-    for primary in runtime.config.clusters:
-        if not runtime.needs_pointers(primary) or connection_to(primary).pglb_is_forbidden:
-            continue  # what the running test case forbids was neither written nor read
+    for primary in primaries:
         cluster = routing.clusters.get(primary)
-        if (cluster is not None and cluster.must_save) or (may_have_written and _is_taken_to_have_written(runtime, routing, primary)):
+        if primary in unseen or (cluster is not None and cluster.must_save):
             saved.extend(_save_written(runtime, routing, routing.cluster(primary)))
         elif cluster is not None and cluster.must_remember:
             saved.extend(_save_seen(runtime, routing, cluster))
     return saved
 
 
-def _is_taken_to_have_written(runtime: Runtime, routing: RoutingSession, primary: str) -> bool:
-    """Say whether the method of the request of `routing` alone means that it wrote to the cluster of `primary`.
+def _may_have_written_unseen(runtime: Runtime, routing: RoutingSession, primary: str) -> bool:
+    """Say whether the request of `routing` is taken to have written to the cluster of `primary`, though nobody saw it.
 
-    Where there are several clusters, it must have used this one, or a thread of this process must have, meanwhile and outside any request,
-    as those do that a view starts. To ask the others as well would make each request wait for every primary of the project.
+    Its method says so if its view was called, and used the cluster or acts for somebody: an outsider cannot make this site do anything
+    by the method alone. What a thread of this process did meanwhile, outside any request, may have been started by it in any case.
     """
     if not routing.is_taken_to_have_written or routing.is_safe_in(primary):
         return False
-    if len(runtime.config.clusters) == 1 or routing.has_used(primary):
+    if primary in routing.down_at_start and runtime.is_known_to_be_down(primary):
+        return False  # nobody can have written
+    if primary in _used_outside(runtime, routing):
         return True
-    return runtime.uses_outside()[primary] != routing.outside_at_start.get(primary, 0)
+    if not routing.view_ran:
+        return False
+    # To ask the other clusters as well would make each request wait for every primary of the project.
+    return routing.has_used(primary) or (len(runtime.config.clusters) == 1 and _acts_for_somebody(runtime, routing))
+
+
+def _used_outside(runtime: Runtime, routing: RoutingSession) -> frozenset[str]:
+    """Return the primaries that a thread of this process has used since `routing` began, outside any request."""
+    at_start = routing.outside_at_start
+    return frozenset(primary for primary, use in runtime.uses_outside().items() if use != at_start.get(primary, 0))
+
+
+def _acts_for_somebody(runtime: Runtime, routing: RoutingSession) -> bool:
+    """Say whether `routing` acts for somebody who is known. Where that cannot be asked, it may."""
+    if _is_among_rows(runtime):
+        return bool(tuple(routing.identities.known()))
+    try:
+        with reading_by_pointer():
+            return routing.identities.acts_for_somebody()
+    except Exception as error:  # noqa: BLE001 - the session may live anywhere
+        runtime.note_session(error)
+        return True
+
+
+def _is_among_rows(runtime: Runtime) -> bool:
+    """Say whether rows are being streamed here: to load a session would wait for them to end."""
+    return any(connection_to(primary).pglb_is_busy for primary in runtime.config.clusters)
 
 
 def _save_written(runtime: Runtime, routing: RoutingSession, cluster: ClusterSession) -> Iterator[Saved]:
     was_seen, covered, must_pin, cluster.outcome_unknown = cluster.must_save, cluster.written, cluster.outcome_unknown, False
-    bound = capture_bound(runtime, cluster, must_pin=must_pin)
     connection = connection_to(cluster.primary)
     is_open = connection.in_atomic_block or connection.pglb_is_busy
-    if bound.pointer is None and not (was_seen or is_open) and cluster.primary in routing.down_at_start:
-        # Nobody can have written. To keep the user's next pages from the replicas as well would help nobody.
-        yield from _save_seen(runtime, routing, cluster)
-        return
-    identities = _identities_to_bind(routing)
+    if not (was_seen or is_open) and runtime.is_known_to_be_down(cluster.primary):
+        bound = pinned(runtime, cluster.primary)  # to ask would only take time
+    else:
+        bound = capture_bound(runtime, cluster, must_pin=must_pin)
+    identities = _identities_to_bind(routing, wrote=was_seen, may_ask=bound.pointer is not None or is_open)
     yield _save(runtime, cluster, identities, bound)
     # Not before this unit itself is bound, and not what another thread has written meanwhile.
     cluster.saved = covered
@@ -248,7 +284,7 @@ def _save_written(runtime: Runtime, routing: RoutingSession, cluster: ClusterSes
 
 def _save_seen(runtime: Runtime, routing: RoutingSession, cluster: ClusterSession) -> Iterator[Saved]:
     """Save what a unit of work that wrote nothing must not see undone."""
-    identities = _identities_to_bind(routing)
+    identities = _identities_to_bind(routing, wrote=False)
     if not (identities or cluster.must_renew):
         return
     saw_unknown, must_renew, cluster.saw_unknown, cluster.must_renew = cluster.saw_unknown, cluster.must_renew, False, False
@@ -271,22 +307,27 @@ def _save(
     return Saved(cluster.primary, bound, acknowledged, is_for_client, bool(identities) and runtime.keeps(cluster.primary))
 
 
-def _identities_to_bind(routing: RoutingSession) -> tuple[Identity, ...]:
-    """Return whom to bind. What was committed must be saved for those who are known, also where the session cannot be loaded."""
-    if any(connection_to(primary).pglb_is_busy for primary in get_runtime().config.clusters):
-        # To load it would wait for the rows to end. Whoever writes among them is saved once more then.
+def _identities_to_bind(routing: RoutingSession, *, wrote: bool, may_ask: bool = True) -> tuple[Identity, ...]:
+    """Return whom to bind. What was committed must be saved for those who are known, also where the session cannot be loaded.
+
+    `may_ask`: the primary answers, which may have to say whose session it is.
+    """
+    runtime = get_runtime()
+    if not may_ask or _is_among_rows(runtime):
+        # Whoever writes among rows is saved once more when they end.
         return tuple(routing.identities.known())
     try:
-        return tuple(routing.identities.to_bind())
+        with reading_by_pointer():
+            return tuple(routing.identities.to_bind(wrote=wrote))
     except Exception as error:  # noqa: BLE001 - the session may live anywhere
-        get_runtime().note_session(error)
+        runtime.note_session(error)
         return tuple(routing.identities.known())
 
 
 def end_after_headers(routing: RoutingSession) -> None:
     """End a unit of work whose client has its headers already."""
     routing.end()
-    _save_after_headers(routing, may_have_written=routing.is_taken_to_have_written)
+    _save_after_headers(routing, also_unseen=may_have_written(routing))
 
 
 def save_after_headers(routing: RoutingSession) -> None:
@@ -301,16 +342,16 @@ def save_late(routing: RoutingSession) -> None:
         _save_after_headers(unit)
 
 
-def _save_after_headers(routing: RoutingSession, *, may_have_written: bool = False) -> None:
+def _save_after_headers(routing: RoutingSession, *, also_unseen: bool = False) -> None:
     if routing.outer is not None:
         # It would learn of it when this one ends, and then take it for saved.
         routing.tell(routing.outer)
     was_seen = must_save(routing)
-    if not (was_seen or may_have_written):
+    if not (was_seen or also_unseen):
         return
     # Who acts for nobody has nobody to bind; a unit inside a request has told that one.
     must_bind = was_seen and routing.is_request and routing.outer is None
-    for saved in save_now(routing, may_have_written=may_have_written):
+    for saved in save_now(routing, also_unseen=also_unseen):
         if must_bind and saved.is_for_client and not saved.is_kept:
             get_runtime().note_unkept(saved.primary)
 
@@ -329,9 +370,16 @@ def bound_to_export(runtime: Runtime, routing: RoutingSession, primary: str) -> 
     cluster = routing.cluster(primary)
     load_bound(runtime, routing, cluster)
     bound = cluster.bound.merged(Bound(cluster.seen_at_most)).shifted(time.time() - now())
-    if _knows_more(runtime, routing, primary) or _is_taken_to_have_written(runtime, routing, primary):
+    if _knows_more(runtime, routing, primary) or _is_about_to_write(runtime, routing, primary):
         bound = bound.merged(capture_bound_once(runtime, cluster))
     return bound
+
+
+def _is_about_to_write(runtime: Runtime, routing: RoutingSession, primary: str) -> bool:
+    """Say whether the method of the request of `routing` means that its view, which is still running, may have written here unseen."""
+    if not routing.is_taken_to_have_written or routing.is_safe_in(primary):
+        return False
+    return len(runtime.config.clusters) == 1 or routing.has_used(primary) or primary in _used_outside(runtime, routing)
 
 
 def _knows_more(runtime: Runtime, routing: RoutingSession, primary: str) -> bool:
@@ -363,11 +411,16 @@ def capture_bound(runtime: Runtime, cluster: ClusterSession, *, must_pin: bool =
     """Return what now binds whoever wrote (wall time): the primary's position after the commit, and a pin where nothing can be proved."""
     pointer = None
     try:
-        pointer = connection_to(cluster.primary).pglb_capture_pointer()
+        pointer = connection_to(cluster.primary).pglb_capture_pointer(runtime.config.clusters[cluster.primary].check_timeout)
     except DatabaseError as error:
         runtime.note_position(cluster.primary, error)
     else:
         runtime.note_position(cluster.primary, None)
     if pointer is not None and not (must_pin or cluster.outcome_unknown):
         return Bound(pointer)
-    return Bound(pointer, time.time() + runtime.config.clusters[cluster.primary].sticky_seconds)
+    return pinned(runtime, cluster.primary)._replace(pointer=pointer)
+
+
+def pinned(runtime: Runtime, primary: str) -> Bound:
+    """Return what keeps a reader on `primary` where nothing can be proved (wall time)."""
+    return Bound(pinned_until=time.time() + runtime.config.clusters[primary].sticky_seconds)

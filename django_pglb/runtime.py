@@ -176,11 +176,11 @@ class Runtime:
 
     def primaries_known_to_be_down(self) -> frozenset[str]:
         """Return the primaries that did not answer the checker's latest look."""
-        return frozenset(
-            primary
-            for primary in self.config.clusters
-            if self.needs_pointers(primary) and self.topology(primary).primary.state is HostState.OFFLINE
-        )
+        return frozenset(primary for primary in self.config.clusters if self.is_known_to_be_down(primary))
+
+    def is_known_to_be_down(self, primary: str) -> bool:
+        """Say whether `primary` did not answer the checker's latest look."""
+        return self.needs_pointers(primary) and self.topology(primary).primary.state is HostState.OFFLINE
 
     def note_use(self, primary: str) -> None:
         """Note that a statement or a commit has ended on `primary` in this process."""

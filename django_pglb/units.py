@@ -38,7 +38,13 @@ class StatedIdentities:
     def known(self) -> tuple[Identity, ...]:
         return self._identities
 
-    revealed = to_bind = known
+    revealed = known
+
+    def to_bind(self, *, wrote: bool) -> tuple[Identity, ...]:
+        return self._identities
+
+    def acts_for_somebody(self) -> bool:
+        return bool(self._identities)
 
     def is_settled(self) -> bool:
         return True

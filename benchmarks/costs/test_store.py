@@ -88,7 +88,7 @@ def test_bare_socket(name: str, number: int, fill: Case) -> None:
 def test_position(fill: Case) -> None:
     connection: Any = connections["default"]
     connection.ensure_connection()
-    fill(STORE, "the primary's position", TIME, connection.pglb_capture_pointer)
+    fill(STORE, "the primary's position", TIME, lambda: connection.pglb_capture_pointer(1))
 
 
 def test_bare_select(fill: Case) -> None:

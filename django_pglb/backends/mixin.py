@@ -27,8 +27,9 @@ from ..core.lsn import Pointer
 from ..health.clock import now
 from .creation import MIRROR_OF, MirrorAwareCreation
 from .cursor import RoutedCursor
+from .deadline import ask_by, connect_by
 from .errors import HostIsOut
-from .position import ON_PRIMARY, pointer_on_primary, texts_of
+from .position import ON_PRIMARY, pointer_on_primary
 from .proof import IN_HOT_STANDBY, shown_position
 from .view_block import ViewBlock
 
@@ -71,6 +72,8 @@ class LoadBalancedMixin(ViewBlock):
     """Whether the proof and the read may travel in one message: not where the server's default isolation makes them share a snapshot."""
 
     _pglb_is_connecting = False
+    _pglb_deadline = inf
+    """Until when a connection is waited for, where that must not take as long as it may."""
 
     creation_class = MirrorAwareCreation
 
@@ -165,10 +168,22 @@ class LoadBalancedMixin(ViewBlock):
         if self.pglb_replica() is not None:
             self._pglb_refuse_if_out()
             return super().get_new_connection(conn_params)
+        deadline = self._pglb_deadline
+        if deadline == inf:
+            return self._pglb_connect_persistently(conn_params)
+        # So that the thread which is left alone with a server that does not answer ends as well. psycopg takes 2 s at least.
+        seconds = min(int(conn_params.get("connect_timeout") or 2), 2)
+        attempt = partial(self._pglb_connect_persistently, {**conn_params, "connect_timeout": seconds}, deadline)
+        return connect_by(deadline, attempt, self._pglb_let_go)
+
+    def _pglb_connect_persistently(self, conn_params: dict[str, Any], deadline: float = inf) -> Any:
+        """Connect to the primary, again and again if need be."""
         for pause in self.pglb_pauses():
             try:
                 return self._pglb_connect_to_primary(conn_params)
             except psycopg.OperationalError:
+                if now() > deadline:
+                    raise
                 pause()
         return self._pglb_connect_to_primary(conn_params)
 
@@ -177,14 +192,18 @@ class LoadBalancedMixin(ViewBlock):
         if self.pglb_mirror_of is None and runtime.get_runtime().is_out(self.alias):
             raise HostIsOut(f"the host of {self.alias!r} is out, and returns when the checker finds it well")
 
+    def _pglb_let_go(self, connection: Any) -> None:
+        """Close a connection that nobody waits for any more."""
+        connection.close()
+        if self.pool:
+            self.pool.putconn(connection)
+
     def _pglb_connect_to_primary(self, conn_params: dict[str, Any]) -> Any:
         """Connect; refuse a server that was demoted, or is not promoted yet: what it says would pass for the newest there is."""
         connection = super().get_new_connection(conn_params)
         if self.pglb_cluster() is None or connection.pgconn.parameter_status(IN_HOT_STANDBY) != b"on" or not _is_standby(connection):
             return connection
-        connection.close()
-        if self.pool:
-            self.pool.putconn(connection)
+        self._pglb_let_go(connection)
         raise psycopg.OperationalError(f"the server behind {self.alias!r} is a standby, not a primary")
 
     def pglb_pauses(self) -> Iterator[Callable[[], None]]:
@@ -369,31 +388,36 @@ class LoadBalancedMixin(ViewBlock):
         with self.wrap_database_errors:
             return shown_position(self.connection)
 
-    def pglb_capture_pointer(self) -> Pointer | None:
+    def pglb_capture_pointer(self, within_seconds: float) -> Pointer | None:
         """Return where the primary's WAL ends now, normalised; None inside a transaction, where that proves nothing, and among rows.
 
-        Call it after a commit has returned. One round trip; connects if need be. Raises Django's database errors.
+        Call it after a commit has returned. One round trip; connects if need be. Takes no longer than `within_seconds`, and costs the
+        connection if that is too short. Raises Django's database errors.
         """
         if self.pglb_transaction_is_open or self.pglb_is_busy:
             return None
-        was_open = self.connection is not None
+        deadline, was_open = now() + within_seconds, self.connection is not None
         try:
-            texts = self._pglb_ask_position()
+            texts = self._pglb_ask_position(deadline)
         except DatabaseError:
             if not (was_open and self.pglb_is_lost):
                 raise
-            # The connection has died since the commit. Asking once more, on a new one, is harmless.
             self.close()
-            texts = self._pglb_ask_position()
+            if now() >= deadline:
+                raise
+            # The connection has died since the commit. Asking once more, on a new one, is harmless.
+            texts = self._pglb_ask_position(deadline)
         return pointer_on_primary(texts, time.time())
 
-    def _pglb_ask_position(self) -> Texts:
-        raw = self.pglb_open_cursor()
+    def _pglb_ask_position(self, deadline: float) -> Texts:
+        self._pglb_validate_thread()
+        self._pglb_deadline = deadline
         try:
+            self.ensure_connection()
             with self.wrap_database_errors:
-                return texts_of(raw.execute(ON_PRIMARY).pgresult)
+                return ask_by(deadline, self.connection, ON_PRIMARY.encode())
         finally:
-            raw.close()
+            self._pglb_deadline = inf
 
 
 def _is_standby(connection: psycopg.Connection[Any]) -> bool:

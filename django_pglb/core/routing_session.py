@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import reduce
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from .decision import Decision, DecisionCount, Reason
 from .lsn import Pointer, earlier, later
@@ -56,8 +56,12 @@ class IdentitySource(Protocol):
         """Say whether no later call of `revealed` can tell more."""
         ...
 
-    def to_bind(self) -> Iterable[Identity]:
-        """Return everything that a pointer must be saved under, at the end of the unit of work."""
+    def to_bind(self, *, wrote: bool) -> Iterable[Identity]:
+        """Return everything that a pointer must be saved under, at the end of the unit of work, which was seen to write or not."""
+        ...
+
+    def acts_for_somebody(self) -> bool:
+        """Say whether any of them is known, as a session that exists and a user that was found are; this may run routed reads."""
         ...
 
     def add(self, kind: str, value: str) -> None:
@@ -75,7 +79,13 @@ class Nobody:
     def known(self) -> Iterable[Identity]:
         return ()
 
-    revealed = to_bind = known
+    revealed = known
+
+    def to_bind(self, *, wrote: bool) -> Iterable[Identity]:
+        return ()
+
+    def acts_for_somebody(self) -> bool:
+        return False
 
     def is_settled(self) -> bool:
         return True
@@ -95,7 +105,7 @@ class ClusterSession:
     """
 
     __slots__ = (
-        "_bounds",
+        "_latest",
         "asked",
         "binds_next",
         "bound",
@@ -133,8 +143,8 @@ class ClusterSession:
         self.lease: Lease | None = None
         """The latest answer of the rules that may be used again while `state` is what it was."""
         self.bound = UNBOUND
-        self._bounds: list[Bound] = []
-        """Everything that `bound` was made of."""
+        self._latest: list[Any] = [UNBOUND]
+        """The latest version of `bound`, or one shortly before: itself, and behind it those that threads made of it. The first holds."""
         self.loaded = False
         """Everything that can be known of what binds this unit of work is in `bound`."""
         self.asked: frozenset[Identity] = frozenset()
@@ -184,14 +194,19 @@ class ClusterSession:
     def bind(self, bound: Bound) -> None:
         """Bind this unit of work by `bound` as well. Threads may do so at once, and none undoes what another one did."""
         if self.bound.merged(bound) == self.bound:
-            return  # as nearly always; a long unit of work with many inner ones must not remember each of them
-        self._bounds.append(bound)
-        seen = 0
-        # Appending is atomic, and whoever rebinds last has either seen everything or looks again.
-        while seen != len(self._bounds):
-            bounds = tuple(self._bounds)
-            seen = len(bounds)
-            self.bound = reduce(Bound.merged, bounds)
+            return  # as nearly always
+        latest, is_bound = self._latest, False
+        while not is_bound or len(latest) > 1:
+            # Appending is atomic: of the versions that threads make of the same one, one is the first, and the others are made anew.
+            while len(latest) > 1:
+                latest = latest[1]
+            merged = latest[0].merged(bound)
+            is_bound = merged == latest[0]
+            if is_bound:
+                # A thread that is late puts an older version here, finds out, and puts the newer one in its place.
+                self._latest, self.bound = latest, merged
+            else:
+                latest.append([merged])
         self.touch()
 
     def touch(self) -> None:
@@ -353,6 +368,7 @@ class RoutingSession:
         "safe_method",
         "streams",
         "view_atomic",
+        "view_ran",
     )
 
     def __init__(self, identities: IdentitySource | None = None, *, safe_method: bool = True, is_request: bool = False) -> None:
@@ -366,6 +382,8 @@ class RoutingSession:
         """The view asked for `replica_reads()`, so an unsafe method alone does not mean that it wrote."""
         self.view_atomic: frozenset[str] = frozenset()
         """Primaries on which Django will wrap this request's view in a transaction (`ATOMIC_REQUESTS`), until it has."""
+        self.view_ran = False
+        """Django has called the view of this request, whose method is unsafe: nobody else has answered in its place."""
         self.down_at_start: frozenset[str] = frozenset()
         """Primaries that were known to be down when it began, so that nobody can have written to them unseen."""
         self.outside_at_start: Mapping[str, int] = {}
@@ -421,7 +439,7 @@ class RoutingSession:
 
     @property
     def is_taken_to_have_written(self) -> bool:
-        """Whether a request's unsafe method alone means that it wrote: the threads that its view started cannot be seen."""
+        """Whether a request's unsafe method means that its view may write unseen: in threads that it starts, by services that it calls."""
         return not self.safe_method and not self.replica_reads
 
     def has_used(self, primary: str) -> bool:

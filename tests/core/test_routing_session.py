@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import sys
 import threading
+from collections.abc import Callable
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -108,7 +110,40 @@ def test_many_inner_units_leave_no_trace_in_the_outer_one() -> None:
     for _ in range(1000):
         outer.bind(Bound(Pointer(1, 5), 7.0))
         outer.bind(UNBOUND)
-    assert (outer.bound, len(outer._bounds)) == (Bound(Pointer(1, 5), 7.0), 1)
+    assert outer.bound == Bound(Pointer(1, 5), 7.0)
+    assert len(gc.get_referents(outer)) == len(gc.get_referents(ClusterSession("default")))
+
+
+def calls_of(function: Callable[[], object]) -> int:
+    """Return how many functions `function` calls, of Python's or of C's."""
+    count = 0
+
+    def note(_: object, event: str, __: object) -> None:
+        nonlocal count
+        count += event in {"call", "c_call"}
+
+    sys.setprofile(note)
+    try:
+        function()
+    finally:
+        sys.setprofile(None)
+    return count
+
+
+def test_each_bind_costs_as_much_as_an_early_one() -> None:
+    """Work and memory: the unit of work of a stream that writes is bound anew with each chunk."""
+    cluster = ClusterSession("default")
+
+    def bind_next() -> None:
+        cluster.bind(Bound(Pointer(1, (cluster.bound.pointer or Pointer(1, 0)).lsn + 1)))
+
+    bind_next()
+    early = calls_of(bind_next)
+    for _ in range(3000):
+        bind_next()
+    gc.collect()
+    assert calls_of(bind_next) <= early
+    assert len([bound for bound in gc.get_objects() if type(bound) is Bound and bound.pointer and bound.pointer.lsn > 2]) <= 2
 
 
 def test_inner_unit_is_what_the_outer_one_is_and_tells_what_it_did() -> None:
