@@ -19,6 +19,7 @@ class Connection(Protocol):
     alias: str
     in_atomic_block: bool
     pglb_serial: int
+    pglb_carries_state: bool
     pglb_writers: frozenset[RoutingSession]
 
     @property

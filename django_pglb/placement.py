@@ -43,6 +43,7 @@ PROTECTED = (
     "no replica of {} is usable, and {} reads at a time are all that this process sends to it for want of one (PRIMARY_FALLBACK_LIMIT)"
 )
 CANNOT_LEAVE = "{} has not replayed what this user wrote, and a transaction is open on it: open the transaction on the primary instead"
+CANNOT_KNOW = "{} does not have the state of the primary's session (SET, temporary tables): open the transaction on the primary instead"
 CANNOT_TELL = "the pointer store does not answer, so {} may lack what this user wrote: open the transaction on the primary instead"
 
 
@@ -60,7 +61,9 @@ def held_lease(primary: str) -> Lease | None:
     ):
         return None
     connection = connection_to(primary)
-    return lease if not connection.pglb_transaction_is_open or connection.pglb_is_views_block_unused() else None
+    if connection.pglb_carries_state or (connection.pglb_transaction_is_open and not connection.pglb_is_views_block_unused()):
+        return None
+    return lease
 
 
 def route_by_lease(primary: str, instance: Any = None) -> Decision | None:
@@ -157,10 +160,24 @@ def place_write(primary: str) -> Decision:
     return Decision(primary, Reason.WRITE)
 
 
+def has_session_state(cluster: ClusterSession) -> bool:
+    """Say whether a database session on the primary has been told what no replica knows: by this unit, or on this thread's connection."""
+    return cluster.changed_session or connection_to(cluster.primary).pglb_carries_state
+
+
+def note_session_change(primary: str) -> None:
+    """Note that this unit of work has changed its session on `primary`, and cannot leave it any more."""
+    routing = current_scope().routing
+    if routing is not None:
+        routing.cluster(primary).note_session_change()
+
+
 def place_in_replica_transaction(alias: str) -> Decision:
     """Return why a statement runs in a transaction that the caller has opened on the replica `alias`, which it cannot leave."""
     runtime, scope = get_runtime(), current_scope()
     primary = runtime.config.primary_of[alias]
+    if scope.routing is not None and has_session_state(scope.routing.cluster(primary)):
+        raise OperationalError(CANNOT_KNOW.format(alias))
     if scope.forced == "replicas":
         return Decision(alias, Reason.STALE_ALLOWED)
     if scope.routing is not None:
@@ -186,10 +203,10 @@ def place_on_primary(primary: str, kind: Kind) -> Decision:
     if scope.routing is None:
         return Decision(primary, Reason.OUTSIDE_SESSION)
     cluster = scope.routing.cluster(primary)
-    in_transaction = connection_to(primary).pglb_in_transaction()
-    if cluster.latest is not None and cluster.latest.alias == primary and not in_transaction:
+    in_transaction, has_state = connection_to(primary).pglb_in_transaction(), has_session_state(cluster)
+    if cluster.latest is not None and cluster.latest.alias == primary and not (in_transaction or has_state):
         return cluster.latest
-    rule = standing_rule(scope, in_transaction=in_transaction) or unit_rule(scope, scope.routing, cluster)
+    rule = standing_rule(scope, in_transaction=in_transaction, has_state=has_state) or unit_rule(scope, scope.routing, cluster)
     return Decision(primary, rule or Reason.EXPLICIT)
 
 
@@ -199,7 +216,7 @@ def _decide(
     cluster = routing.cluster(primary)
     state = cluster.state
     in_transaction = connection_to(primary).pglb_in_transaction()
-    rule = standing_rule(scope, in_transaction=in_transaction)
+    rule = standing_rule(scope, in_transaction=in_transaction, has_state=has_session_state(cluster))
     if rule is not None:
         return Decision(primary, rule)
     if not routing.is_request and _get_running_loop() is None:

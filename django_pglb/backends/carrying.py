@@ -21,7 +21,7 @@ from ..core.statements import Kind
 from ..glance import current_glance
 from .position import ON_PRIMARY, ON_REPLICA, ask, replayed_position, seen_on_primary, seen_on_replica, take_last
 from .proof import PROOF, NotReached, position_of, shown_position
-from .sql import enclosed, is_empty
+from .sql import change_of, enclosed, is_empty
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -58,6 +58,8 @@ class CarryingCursor(CursorDebugWrapper):
     def _execute_carrying(self, sql: Any, params: Any) -> Any:
         """Run the statement. Raises `NotReached` if this host is short of the pointer."""
         must_prove, must_see = self._unproved_lsn() is not None, self._must_see()
+        if self._kind is Kind.WRITE:
+            self._note_session_change(sql)
         if not (must_prove or must_see) or is_empty(sql, self.db):
             result = Plain._execute(self, sql, params)
             if self._kind is Kind.WRITE:
@@ -95,6 +97,12 @@ class CarryingCursor(CursorDebugWrapper):
         if seen is not None:
             self._note_seen(seen)
         return self.cursor
+
+    def _note_session_change(self, sql: Any) -> None:
+        """Note what a write is about to leave behind in its session, whether it comes back or not."""
+        change = change_of(sql, self.db)
+        if change is not None:
+            self.db.pglb_note_session_change(change)
 
     # --- Proving ---
 

@@ -110,6 +110,7 @@ class RoutedCursor(CarryingCursor):
     def callproc(self, procname: str, params: Any = None, kparams: Any = None) -> Any:
         # A function may do anything.
         self._place(Kind.WRITE)
+        self._note_session_change(f"SELECT {procname}()")
         try:
             with self._noting_outcome():
                 return super().callproc(procname, params, kparams)
@@ -185,6 +186,8 @@ class RoutedCursor(CarryingCursor):
         self._judge(statement, params)
 
         def run() -> T:
+            if self._kind is Kind.WRITE:
+                self._note_session_change(statement)
             self._prove_apart()
             with self.db.wrap_database_errors:
                 begun = begin()
@@ -349,6 +352,8 @@ class RoutedCursor(CarryingCursor):
             raise Promoted
 
     def _executemany_here(self, sql: Any, param_list: Any) -> Any:
+        if self._kind is Kind.WRITE:
+            self._note_session_change(sql)
         if not self._on_replica:
             with self._noting_outcome():
                 result = Plain._executemany(self, sql, param_list)

@@ -24,6 +24,7 @@ from psycopg.pq import TransactionStatus
 from .. import placement, pointers, runtime
 from ..conf import get_config
 from ..core.lsn import Pointer
+from ..core.session_state import CLEAN
 from ..health.clock import now
 from .creation import MIRROR_OF, MirrorAwareCreation
 from .cursor import RoutedCursor
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
 
     from ..core.config import ClusterConfig, ReplicaConfig
     from ..core.routing_session import RoutingSession
+    from ..core.session_state import SessionChange, SessionState
     from .position import Texts
 
 # A host that accepts and never answers must not hold a request for the minutes that operating systems allow.
@@ -54,6 +56,7 @@ REPLICA_DEFAULTS = {
 }
 READ_ONLY = "default_transaction_read_only"
 OPENED_AT = "_pglb_opened_at"
+SESSION_STATE = "_pglb_session_state"
 
 _serials = itertools.count(1)
 _cursor_numbers = itertools.count(1)
@@ -68,6 +71,8 @@ class LoadBalancedMixin(ViewBlock):
     """The number of the connection that is open, unique in this process: proofs of a position hold for one connection."""
     pglb_writers: frozenset[RoutingSession] = frozenset()
     """The units of work that have written in the transaction that is open."""
+    pglb_carries_state = False
+    """Whether the session of the connection that is open was told something by its user that no other session knows."""
     pglb_shares_messages = True
     """Whether the proof and the read may travel in one message: not where the server's default isolation makes them share a snapshot."""
 
@@ -254,6 +259,13 @@ class LoadBalancedMixin(ViewBlock):
             super().connect()
         finally:
             self._pglb_is_connecting = False
+        # A pool may have had it before.
+        self.pglb_carries_state = not self._pglb_session_state.is_clean
+
+    def close(self) -> None:
+        super().close()
+        if self.connection is None:
+            self.pglb_carries_state = False
 
     def _cursor(self, name: str | None = None) -> Any:
         primary = None if self._pglb_is_connecting or self.alias == NO_DB_ALIAS else get_config().primary_of.get(self.alias)
@@ -287,6 +299,23 @@ class LoadBalancedMixin(ViewBlock):
         # Django's check takes a lock first.
         if self._thread_ident != get_ident():
             self.validate_thread_sharing()
+
+    # --- What the session carries ---
+
+    @property
+    def _pglb_session_state(self) -> SessionState:
+        """What was left behind in the session. The raw connection keeps it, for whoever gets that next from a pool."""
+        state: SessionState = getattr(self.connection, SESSION_STATE, CLEAN)
+        return state
+
+    def pglb_note_session_change(self, change: SessionChange) -> None:
+        """Note that a statement is about to change the session: until that ends, no replica can stand in for it."""
+        state = self._pglb_session_state.after(change)
+        setattr(self.connection, SESSION_STATE, state)
+        self.pglb_carries_state = not state.is_clean
+        cluster = self.pglb_cluster()
+        if change.matters and cluster is not None:
+            placement.note_session_change(cluster.primary)
 
     # --- What the server is now ---
 

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from psycopg.sql import SQL, Composable
 
 from ..core import statements
+from ..core.session_state import session_change
 from ..core.statements import Kind, classify
+
+if TYPE_CHECKING:
+    from ..core.session_state import SessionChange
 
 
 def kind_of(sql: Any, params: Any, db: Any) -> Kind:
@@ -20,6 +24,12 @@ def kind_of(sql: Any, params: Any, db: Any) -> Kind:
         # Without parameters psycopg replaces no placeholder, so a percent sign is one and nothing else.
         return classify(text.replace("%", "%%"))
     return kind
+
+
+def change_of(sql: Any, db: Any) -> SessionChange | None:
+    """Return what a write leaves behind in its session, or None."""
+    text = sql.decode(errors="replace") if isinstance(sql, bytes) else _text_of(sql, db)
+    return None if text is None else session_change(text)
 
 
 def _text_of(sql: Any, db: Any) -> str | None:

@@ -17,6 +17,7 @@ class Reason(StrEnum):
     OUTSIDE_SESSION = "outside_session"  # no routing session is open
     FORCED_PRIMARY = "forced_primary"  # inside use_primary()
     TRANSACTION = "transaction"  # the primary's connection is in a transaction
+    SESSION_STATE = "session_state"  # this unit of work, or an earlier one on the primary's connection, has changed its database session
     INSTANCE = "instance"  # related reads of an object that was loaded from the primary
     WROTE = "wrote"  # this unit of work has written
     UNSAFE_METHOD = "unsafe_method"  # the request's method is not in REPLICA_METHODS

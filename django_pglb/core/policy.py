@@ -41,14 +41,19 @@ class Scope(NamedTuple):
     """The scope that this one was opened in."""
 
 
-def standing_rule(scope: Scope, *, in_transaction: bool) -> Reason | None:
-    """Return why the primary must answer whatever the unit of work did, or None."""
+def standing_rule(scope: Scope, *, in_transaction: bool, has_state: bool = False) -> Reason | None:
+    """Return why the primary must answer whatever is asked for, or None.
+
+    `has_state`: the database session has been told something that no other one knows.
+    """
     if scope.routing is None:
         return Reason.OUTSIDE_SESSION
     if scope.forced == "primary":
         return Reason.FORCED_PRIMARY
     if in_transaction:
         return Reason.TRANSACTION
+    if has_state:
+        return Reason.SESSION_STATE
     return None
 
 

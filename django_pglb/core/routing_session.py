@@ -109,6 +109,7 @@ class ClusterSession:
         "asked",
         "binds_next",
         "bound",
+        "changed_session",
         "chosen",
         "chosen_stale",
         "decisions",
@@ -158,6 +159,8 @@ class ClusterSession:
         """The latest write that a saved pointer covers."""
         self.left_behind: object = None
         """The latest write that keeps no read on the primary any more: its own pointer does, where it must."""
+        self.changed_session = False
+        """It has told a database session on the primary what no replica knows, and stays there until it ends."""
         self.waited = False
         """This unit of work has had its wait for a replica (`WAIT_SECONDS`)."""
         self.outcome_unknown = False
@@ -232,12 +235,20 @@ class ClusterSession:
         """Whether a statement of this unit of work ran on the primary, and so may have seen the newest there is."""
         return any(alias == self.primary for alias, _ in tuple(self.decisions))
 
+    def note_session_change(self) -> None:
+        """Note that this unit of work has changed its database session: it stays there until it ends."""
+        if not self.changed_session:
+            self.changed_session = True
+            self.touch()
+
     def note_unknown_outcome(self) -> None:
         self.outcome_unknown = True
         self.note_write()
 
     def follow(self, other: ClusterSession) -> None:
         """Keep reads on the primary if `other`, of the unit of work around this one, keeps its own there."""
+        if other.changed_session:
+            self.note_session_change()
         if other.wrote:
             self.written = self.saved = object()
             self.touch()
@@ -478,6 +489,8 @@ class RoutingSession:
             theirs.saw_unknown = theirs.saw_unknown or ours.saw_unknown
             if ours.must_save:
                 theirs.note_write()
+            if ours.changed_session:
+                theirs.note_session_change()
             theirs.outcome_unknown = theirs.outcome_unknown or ours.outcome_unknown
 
     def decisions(self) -> tuple[DecisionCount, ...]:

@@ -76,7 +76,7 @@ def judge(sql: str) -> Kind:
     if len(sql) > LONGEST_PROVED or (leader and leader[1].lower() not in JUDGES):
         return Kind.WRITE
     try:
-        kinds = {_judge_statement(tokens) for tokens in _statements(tokenize(sql))}
+        kinds = {_judge_statement(tokens) for tokens in statements_of(tokenize(sql))}
     except NotProvable:
         return Kind.WRITE
     return Kind.LOCKING_READ if Kind.LOCKING_READ in kinds else Kind.READ
@@ -98,7 +98,7 @@ _remembered = lru_cache(TEXTS_REMEMBERED)(judge)
 _LEADER = re.compile(r"[\s(]*([A-Za-z]+)")
 
 
-def _statements(tokens: list[str]) -> Iterator[list[str]]:
+def statements_of(tokens: list[str]) -> Iterator[list[str]]:
     """Yield the tokens of each statement that is not empty."""
     start = 0
     for end in [*(index for index, symbol in enumerate(tokens) if symbol == ";"), len(tokens)]:

@@ -193,16 +193,16 @@ def test_temporary_table(routed: Routed) -> None:
     with routed.unit():
         Scratch.objects.create()
         assert Scratch.objects.count() == 1
-        routed.assert_reads("default", Reason.WROTE)
+        routed.assert_reads("default", Reason.SESSION_STATE)
 
 
 @pytest.mark.usefixtures("temporary_table")
 @pytest.mark.naive_is_wrong("a replica has no such table", raises=ProgrammingError)
 def test_temporary_table_from_before(routed: Routed) -> None:
-    """One from before this unit of work is on no replica either: the primary is asked then, at once with use_primary()."""
+    """One from before this unit of work is on no replica either: the primary is asked at once, as with use_primary()."""
     with routed.unit():
         assert Scratch.objects.count() == 0
-        routed.assert_reads("default", Reason.FAILOVER)
+        routed.assert_reads("default", Reason.SESSION_STATE)
     with routed.unit(), use_primary():
         assert Scratch.objects.count() == 0
         routed.assert_reads("default", Reason.FORCED_PRIMARY)
@@ -254,7 +254,7 @@ def test_read_under_an_advisory_lock(routed: Routed) -> None:
             cursor.execute(f"SELECT pg_advisory_lock({LOCK})")
         try:
             assert Reader.objects.count() == 1
-            routed.assert_reads("default", Reason.WROTE)
+            routed.assert_reads("default", Reason.SESSION_STATE)
         finally:
             with connection.cursor() as cursor:
                 cursor.execute(f"SELECT pg_advisory_unlock({LOCK})")
