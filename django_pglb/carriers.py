@@ -12,7 +12,7 @@ from django.utils.cache import patch_cache_control
 
 from .runtime import get_runtime
 from .stores.base import VALUE_LENGTH
-from .stores.carried import merge, sign, unsign_or_nothing
+from .stores.carried import merge, renew, sign, unsign_or_nothing
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -52,9 +52,9 @@ def hand_over(response: HttpResponseBase, request: HttpRequest, saved: Iterable[
         return
     carried = {primary: bound for primary, bound in read_carried(request).items() if primary in config.clusters}
     if for_cookie:
-        _set_cookie(response, sign(merge((carried, for_cookie))), max_age=config.longest_pointer_seconds)
+        _set_cookie(response, sign(renew(carried, for_cookie)), max_age=config.longest_pointer_seconds)
     if config.pointer_header:
-        response.headers[config.pointer_header] = sign(merge((carried, for_header)))
+        response.headers[config.pointer_header] = sign(renew(carried, for_header))
     # Whoever got it from a shared cache would put somebody else's pointer, which may be an older one, in the place of their own.
     patch_cache_control(response, private=True)
 

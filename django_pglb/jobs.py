@@ -104,7 +104,7 @@ def _bound_for_job(runtime: Runtime, routing: RoutingSession | None, primary: st
         # It may be no concern of this job, which must not be held up by one that hangs.
         return bound.merged(_primary_only(runtime, primary))
     cluster = ClusterSession(primary) if routing is None else routing.cluster(primary)
-    return bound.merged((capture_bound if after_others else capture_bound_once)(runtime, cluster))
+    return bound.renewed((capture_bound if after_others else capture_bound_once)(runtime, cluster))
 
 
 def _primary_only(runtime: Runtime, primary: str) -> Bound:

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from .runtime import Runtime
 
     # Plain values: they are pickled into a cache that other versions of this package may read.
-    Position = tuple[int, int]
+    Position = tuple[int, int, int]
     Page = dict[str, tuple[Position | None, Position | None]]
     """Of each cluster that was read from: what the page shows at least, and, where reads are monotonic, at most."""
 
@@ -153,8 +153,8 @@ def _shows_enough(runtime: Runtime, routing: RoutingSession, primary: str, page:
 
 
 def _position(pointer: Pointer | None) -> Position | None:
-    return None if pointer is None else (pointer.timeline, pointer.lsn)
+    return None if pointer is None else (pointer.timeline, pointer.lsn, pointer.system)
 
 
 def _pointer(position: Position | None) -> Pointer | None:
-    return None if position is None else Pointer(*position)
+    return None if position is None else Pointer(position[0], position[1], system=position[2])

@@ -14,7 +14,7 @@ from . import signals
 from .context import current_scope
 from .core.decision import Decision, Reason
 from .core.lease import Lease
-from .core.policy import any_replica, can_be_proved, is_of_other_timeline, pick, replica_or_primary, standing_rule, unit_rule
+from .core.policy import any_replica, can_be_proved, is_void, pick, replica_or_primary, standing_rule, unit_rule
 from .core.statements import Kind
 from .engine import connection_to
 from .errors import PrimaryProtected
@@ -235,8 +235,8 @@ def _decide(
     if cluster.store_down and runtime.config.clusters[primary].on_store_error == "primary":
         return Decision(primary, Reason.STORE_ERROR)
     topology = runtime.topology(primary)
-    if is_of_other_timeline(cluster.bound.pointer, topology) and topology.primary.is_online:
-        # After a failover no replica could prove it until it expires. The primary answers now, and binds by its own timeline from then on.
+    if is_void(cluster.bound.pointer, topology) and topology.primary.is_online:
+        # No replica could prove it until it expires. The primary answers now, and binds by a position of its own from then on.
         cluster.must_renew = True
     decision = replica_or_primary(cluster, topology, now(), runtime.reads_in_flight, wanted=wanted)
     if decision.reason is Reason.BEHIND and not cluster.waited and _get_running_loop() is None and wait_for_replica(runtime, cluster):
@@ -323,6 +323,11 @@ def timeline_of(alias: str) -> int | None:
     """Return the timeline of the positions that the replica `alias` shows, as far as it is known."""
     topology = get_runtime().topology(get_runtime().config.primary_of[alias])
     return topology.primary.timeline or topology.by_alias[alias].timeline
+
+
+def system_of(primary: str) -> int | None:
+    """Return the system that the cluster of `primary` is of, as far as it is known."""
+    return get_runtime().topology(primary).system_identifier
 
 
 def is_known_promoted(alias: str) -> bool:

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, NamedTuple
 from django.db import Error as DatabaseError
 
 from .context import current_scope, reading_by_pointer
-from .core.lsn import later
-from .core.policy import is_of_other_timeline
+from .core.lsn import renewed
+from .core.policy import is_void
 from .core.routing_session import UNBOUND, Bound
 from .engine import connection_to
 from .errors import PrimaryProtected
@@ -288,7 +288,7 @@ def _save_seen(runtime: Runtime, routing: RoutingSession, cluster: ClusterSessio
     if not (identities or cluster.must_renew):
         return
     saw_unknown, must_renew, cluster.saw_unknown, cluster.must_renew = cluster.saw_unknown, cluster.must_renew, False, False
-    # A position of now covers whatever was seen; on a new timeline, also whatever of an older one has survived.
+    # A position of now covers whatever was seen; on a new timeline or system, also whatever of an older one has survived.
     bound = capture_bound(runtime, cluster) if saw_unknown or must_renew else UNBOUND
     if bound.pointer is None and not saw_unknown:
         bound = UNBOUND
@@ -301,8 +301,8 @@ def _save(
 ) -> Saved:
     """Save `bound`, and what was seen, which no failure to take a position may lose."""
     bound = bound.merged(Bound(cluster.seen_at_most).shifted(time.time() - now()))
-    cluster.bind(bound.shifted(now() - time.time()))
-    cluster.remembered = later(cluster.remembered, bound.pointer)
+    cluster.renew(bound.shifted(now() - time.time()))
+    cluster.remembered = renewed(cluster.remembered, bound.pointer)
     acknowledged = runtime.save(cluster.primary, identities, bound)
     return Saved(cluster.primary, bound, acknowledged, is_for_client, bool(identities) and runtime.keeps(cluster.primary))
 
@@ -371,7 +371,7 @@ def bound_to_export(runtime: Runtime, routing: RoutingSession, primary: str) -> 
     load_bound(runtime, routing, cluster)
     bound = cluster.bound.merged(Bound(cluster.seen_at_most)).shifted(time.time() - now())
     if _knows_more(runtime, routing, primary) or _is_about_to_write(runtime, routing, primary):
-        bound = bound.merged(capture_bound_once(runtime, cluster))
+        bound = bound.renewed(capture_bound_once(runtime, cluster))
     return bound
 
 
@@ -394,8 +394,8 @@ def capture_bound_once(runtime: Runtime, cluster: ClusterSession) -> Bound:
     """Return what `capture_bound` does; costs nothing if no statement and no commit has ended on the primary since this process did it."""
     primary, use = cluster.primary, runtime.last_use(cluster.primary)
     pointer = None if cluster.outcome_unknown else runtime.position_since(primary, use)
-    # After a failover no replica could prove it any more.
-    if pointer is not None and not is_of_other_timeline(pointer, runtime.topology(primary)):
+    # After a failover, or when the cluster was made anew, no replica could prove it any more.
+    if pointer is not None and not is_void(pointer, runtime.topology(primary)):
         return Bound(pointer)
     connection, routing = connection_to(primary), current_scope().routing
     is_ours = connection.pglb_is_lost and (routing is None or not routing.is_request)

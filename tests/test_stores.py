@@ -8,6 +8,7 @@ import re
 import subprocess
 import threading
 from collections.abc import Iterator
+from functools import reduce
 from pathlib import Path
 from typing import Any
 
@@ -20,11 +21,12 @@ from hypothesis import strategies as st
 
 from django_pglb import current_decisions, export_pointer, routing_session
 from django_pglb.core.decision import Reason
-from django_pglb.core.lsn import Pointer
+from django_pglb.core.lsn import ANYBODY, SEVERAL_SYSTEMS, UNKNOWN_SYSTEM, Pointer
 from django_pglb.core.routing_session import UNBOUND, Bound
 from django_pglb.stores import CacheStore, MemoryLost, StoreError
 from django_pglb.stores.base import VALUE_LENGTH, decode, encode, store_key
 from django_pglb.stores.carried import sign, unsign
+from django_pglb.stores.debts import Save
 from django_pglb.stores.redis import RedisPointers
 from django_pglb.testing import wait_until
 
@@ -34,7 +36,7 @@ from .guestbook.models import Entry
 
 ANN = ("user", "1")
 SECONDS = st.integers(0, 9_999_999_999_999).map(lambda ms: ms / 1000)
-POINTERS = st.builds(Pointer, st.integers(1, 2**32 - 1), st.integers(0, 2**64 - 1), SECONDS)
+POINTERS = st.builds(Pointer, st.integers(1, 2**32 - 1), st.integers(0, 2**64 - 1), SECONDS, st.integers(0, 2**64 - 1))
 BOUNDS = st.builds(Bound, st.none() | POINTERS, SECONDS)
 
 
@@ -60,6 +62,56 @@ def test_stored_text_round_trips(bound: Bound) -> None:
 def test_text_order_is_pointer_order(one: Pointer, other: Pointer) -> None:
     """The script compares text, so the text must order as the pointers do."""
     assert (encode(Bound(one))[:24] < encode(Bound(other))[:24]) == (one[:2] < other[:2])
+
+
+def test_text_from_before_pointers_named_their_system_is_read() -> None:
+    """It is compared by its position, as it was, for the hour that it lives."""
+    text = encode(Bound(Pointer(3, 0x1000, 2.0), 4.0))
+    assert decode(text[:50]) == decode(text) == Bound(Pointer(3, 0x1000, 2.0, UNKNOWN_SYSTEM), 4.0)
+
+
+OLD, NEW = 7000000000000000001, 7000000000000000002
+
+
+def of(system: int, lsn: int, pinned_until: float = 0.0) -> Bound:
+    return Bound(Pointer(1, lsn, 1.0, system), pinned_until)
+
+
+PIN = Bound(None, 60.0)
+
+
+@pytest.mark.parametrize(
+    ("saved", "found"),
+    [
+        ([of(OLD, 800), of(NEW, 80)], of(NEW, 80)),
+        ([of(OLD, 800, 50.0), of(NEW, 80, 40.0)], of(NEW, 80, 50.0)),
+        ([of(OLD, 800), of(NEW, 80), of(NEW, 72)], of(NEW, 80)),
+        ([of(OLD, 800), PIN], of(OLD, 800, 60.0)),
+        ([PIN, of(NEW, 80)], of(NEW, 80, 60.0)),
+        ([of(UNKNOWN_SYSTEM, 800), of(NEW, 80)], of(NEW, 80)),
+        ([of(NEW, 80), of(UNKNOWN_SYSTEM, 72)], of(NEW, 80)),
+        ([of(NEW, 80), of(UNKNOWN_SYSTEM, 88)], of(NEW, 88)),
+        ([of(SEVERAL_SYSTEMS, 800), of(NEW, 80)], of(NEW, 80)),
+        ([of(NEW, 80 | 3), of(NEW, 80 | 5)], of(NEW, 80 | ANYBODY)),
+    ],
+)
+def test_pointer_of_another_system_gives_way_to_what_was_taken_now(store: CacheStore, saved: list[Bound], found: Bound) -> None:
+    """In the store, in what is owed to it, and in a cache that is no Redis alike. A pin stays."""
+    for bound in saved:
+        store.save("default", [ANN], bound)
+    assert loaded(store, [ANN]) == found
+    owed = [Save("key", encode(bound), 1000) for bound in saved]
+    assert decode(reduce(Save.merged, owed).value) == found
+
+
+def test_stored_text_without_system_is_merged(site: Site, store: CacheStore) -> None:
+    """Nothing that an older version has saved is lost."""
+    store.save("default", [ANN], at(16, pinned_until=50.0))
+    (key,) = site.pointer_keys()
+    site.redis.set(key, site.redis.get(key)[:50])
+    assert loaded(store, [ANN]) == at(16, pinned_until=50.0)
+    store.save("default", [ANN], at(8))
+    assert loaded(store, [ANN]) == at(16, pinned_until=50.0)
 
 
 @pytest.mark.parametrize("text", ["", "0", "F" * 50, "0" * 49, "0" * 51, "0" * 24 + "x" * 26, " " + "0" * 49, "9" * 100_000])

@@ -187,15 +187,15 @@ class CarryingCursor(CursorDebugWrapper):
         cluster = self._cluster()
         if cluster is None:
             return
-        alias = self.db.alias
+        alias, system = self.db.alias, placement.system_of(self._primary)
         if self._on_replica:
-            seen = seen_on_replica(texts, placement.mark_of(alias), placement.timeline_of(alias))
+            seen = seen_on_replica(texts, placement.mark_of(alias), placement.timeline_of(alias), system)
             shown = replayed_position(texts)
             # As good as a proof for what comes next on this connection, unless that goes by a snapshot which was taken before.
             if shown is not None and self.db.connection.info.transaction_status == TransactionStatus.IDLE:
                 cluster.prove(alias, self.db.pglb_serial, shown)
         else:
-            seen = seen_on_primary(texts)
+            seen = seen_on_primary(texts, system)
         cluster.see(self.db.pglb_serial, seen)
 
     @contextmanager

@@ -9,7 +9,7 @@ import itertools
 import os
 import random
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from math import inf
 from threading import get_ident
@@ -26,11 +26,12 @@ from ..conf import get_config
 from ..core.lsn import Pointer
 from ..core.session_state import CLEAN
 from ..health.clock import now
+from ..health.probe import NO_CONTROL_DATA
 from .creation import MIRROR_OF, MirrorAwareCreation
 from .cursor import RoutedCursor
 from .deadline import ask_by, connect_by
 from .errors import HostIsOut
-from .position import ON_PRIMARY, pointer_on_primary
+from .position import ON_PRIMARY, ON_PRIMARY_OF_SYSTEM, pointer_on_primary
 from .proof import IN_HOT_STANDBY, shown_position
 from .view_block import ViewBlock
 
@@ -73,6 +74,8 @@ class LoadBalancedMixin(ViewBlock):
     """The units of work that have written in the transaction that is open."""
     pglb_carries_state = False
     """Whether the session of the connection that is open was told something by its user that no other session knows."""
+    _pglb_may_ask_system = True
+    """Whether its role may see which system the primary is of, as far as is known."""
     pglb_shares_messages = True
     """Whether the proof and the read may travel in one message: not where the server's default isolation makes them share a snapshot."""
 
@@ -444,6 +447,10 @@ class LoadBalancedMixin(ViewBlock):
         try:
             self.ensure_connection()
             with self.wrap_database_errors:
+                if self._pglb_may_ask_system:
+                    with suppress(*NO_CONTROL_DATA):
+                        return ask_by(deadline, self.connection, ON_PRIMARY_OF_SYSTEM.encode())
+                    self._pglb_may_ask_system = False
                 return ask_by(deadline, self.connection, ON_PRIMARY.encode())
         finally:
             self._pglb_deadline = inf

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, LiteralString
 
-from ..core.lsn import Pointer, normalise, parse_lsn, seen_lsn
+from ..core.lsn import UNKNOWN_SYSTEM, Pointer, normalise, parse_lsn, seen_lsn
 from ..health.clock import now
 
 if TYPE_CHECKING:
@@ -19,6 +19,9 @@ ON_PRIMARY: LiteralString = (
     " current_setting('wal_block_size'), pg_size_bytes(current_setting('wal_segment_size'))"
 )
 
+# Of which system it is a position. A role, or a managed service, may not let it be asked.
+ON_PRIMARY_OF_SYSTEM: LiteralString = ON_PRIMARY + ", (SELECT system_identifier FROM pg_control_system())"  # noqa: S608 - constants
+
 # The position of a promoted server is frozen, and says nothing of what it has written itself since.
 ON_REPLICA: LiteralString = (
     "SELECT pg_last_wal_replay_lsn(), pg_last_wal_receive_lsn(),"
@@ -27,33 +30,40 @@ ON_REPLICA: LiteralString = (
 )
 
 
-def pointer_on_primary(texts: Texts, written_at: float) -> Pointer:
-    """Return what a primary's answer to `ON_PRIMARY` stands for."""
-    position, walfile, block_bytes, segment_bytes = (text or "" for text in texts)
+def pointer_on_primary(texts: Texts, written_at: float, *, system: int | None = None) -> Pointer:
+    """Return what a primary's answer to `ON_PRIMARY` stands for. `system` is what is known of its system, if that was not asked."""
+    position, walfile, block_bytes, segment_bytes, *answered = (text or "" for text in texts)
     lsn = normalise(parse_lsn(position), block_bytes=int(block_bytes), segment_bytes=int(segment_bytes))
-    return Pointer(int(walfile[:8], 16), lsn, written_at)
+    if answered:
+        system = int(answered[0])
+    return _pointer(int(walfile[:8], 16), lsn, written_at, system)
 
 
-def seen_on_primary(texts: Texts) -> Pointer:
+def seen_on_primary(texts: Texts, system: int | None) -> Pointer:
     """Return the upper bound of what a read saw that was followed by `ON_PRIMARY` (the process's clock).
 
-    A commit is in the WAL before anybody can see it.
+    A commit is in the WAL before anybody can see it. `system` is what is known of the primary's.
     """
-    return pointer_on_primary(texts, now())
+    return pointer_on_primary(texts, now(), system=system)
 
 
-def seen_on_replica(texts: Texts, mark: int, timeline: int | None) -> Pointer | None:
+def seen_on_replica(texts: Texts, mark: int, timeline: int | None, system: int | None) -> Pointer | None:
     """Return the upper bound of what a read saw that was followed by `ON_REPLICA`; None if it cannot be told.
 
-    `mark` is the replica's, and `timeline` what is known of the primary's.
+    `mark` is the replica's, `timeline` and `system` what is known of the primary's.
     """
     replayed, received, inserted, walfile = texts
     if inserted is not None and walfile is not None:
-        return Pointer(int(walfile[:8], 16), normalise(parse_lsn(inserted)), now())
+        return _pointer(int(walfile[:8], 16), normalise(parse_lsn(inserted)), now(), system)
     if replayed is None or timeline is None:
         return None
     lsn = seen_lsn(mark, normalise(parse_lsn(replayed)), None if received is None else normalise(parse_lsn(received)))
-    return Pointer(timeline, lsn, now())
+    return _pointer(timeline, lsn, now(), system)
+
+
+def _pointer(timeline: int, lsn: int, written_at: float, system: int | None) -> Pointer:
+    # PostgreSQL shows 64 bits without a sign as a number with one.
+    return Pointer(timeline, lsn, written_at, UNKNOWN_SYSTEM if system is None else system % 2**64)
 
 
 def replayed_position(texts: Texts) -> int | None:

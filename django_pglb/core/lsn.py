@@ -29,10 +29,17 @@ DEFAULT_BLOCK_BYTES = 8192
 DEFAULT_SEGMENT_BYTES = 16 * 1024 * 1024
 
 
-class Pointer(NamedTuple):
-    """A WAL position on a timeline, which a reader must not read behind.
+# Of a pointer whose server would not say, and of one from before pointers said so. It is compared by its position with any other.
+UNKNOWN_SYSTEM = 0
+# Of what is bound by pointers of several systems: of no server's.
+SEVERAL_SYSTEMS = 2**64 - 1
 
-    Pointers compare by timeline, then position, so `max()` merges them.
+
+class Pointer(NamedTuple):
+    """A WAL position on a timeline of a system, which a reader must not read behind.
+
+    Pointers of one system compare by timeline, then position. `system` is what `pg_control_system()` calls the system identifier: a cluster
+    that was made anew, as by `pg_upgrade` or from a dump, has another one, and positions that say nothing of those before.
     `written_at` is when the position was taken, in seconds of the clock that the caller uses for `now`.
     It only helps to guess which replica has got there and proves nothing.
     """
@@ -40,6 +47,7 @@ class Pointer(NamedTuple):
     timeline: int
     lsn: int
     written_at: float = 0.0
+    system: int = UNKNOWN_SYSTEM
 
     @property
     def exact_lsn(self) -> int:
@@ -103,25 +111,50 @@ def normalise(lsn: int, *, block_bytes: int = DEFAULT_BLOCK_BYTES, segment_bytes
     return lsn
 
 
+def are_comparable(one: Pointer, other: Pointer) -> bool:
+    """Say whether two pointers may be of one system."""
+    return one.system == other.system != SEVERAL_SYSTEMS or UNKNOWN_SYSTEM in (one.system, other.system)
+
+
 def covers(shown: Pointer | None, wanted: Pointer | None) -> bool:
-    """Say whether what shows `shown` at least shows `wanted`, too. A pointer of another timeline is covered by nothing."""
+    """Say whether what shows `shown` at least shows `wanted`, too. A pointer of another timeline or system is covered by nothing."""
     if wanted is None or shown is None:
         return wanted is None
     # Beyond the position itself only what is bound by the very same one is known to go; see `seen_lsn`.
-    return shown.timeline == wanted.timeline and (shown.exact_lsn >= wanted.lsn or shown.lsn == wanted.lsn)
+    if shown.timeline != wanted.timeline or not are_comparable(shown, wanted):
+        return False
+    return shown.exact_lsn >= wanted.lsn or shown.lsn == wanted.lsn
 
 
 def earlier(one: Pointer | None, other: Pointer | None) -> Pointer | None:
-    """Return the earlier of two pointers; None, no pointer, is before all."""
-    return None if one is None or other is None else min(one, other)
+    """Return the earlier of two pointers; None, no pointer, is before all, and so is what is before two of different systems."""
+    return min(one, other) if one is not None and other is not None and are_comparable(one, other) else None
 
 
 def later(one: Pointer | None, other: Pointer | None) -> Pointer | None:
-    """Return the later of two pointers; None means no pointer."""
+    """Return the later of two pointers; None means no pointer. What is later than two of different systems is of no system."""
     if one is None or other is None:
         return one if other is None else other
     latest = max(one, other)
+    if one.system != other.system:
+        latest = latest._replace(system=_system_of_both(one.system, other.system))
     if one.timeline == other.timeline and one.exact_lsn == other.exact_lsn and 0 != one.lsn & LOW_BITS != other.lsn & LOW_BITS != 0:
         # Seen on two hosts: each may have shown a record that the other one has not.
         return latest._replace(lsn=latest.lsn | ANYBODY)
     return latest
+
+
+def _system_of_both(one: int, other: int) -> int:
+    if UNKNOWN_SYSTEM in (one, other):
+        return one or other
+    return one if one == other else SEVERAL_SYSTEMS
+
+
+def renewed(before: Pointer | None, now: Pointer | None) -> Pointer | None:
+    """Return what binds whoever was bound by `before` and is by `now`, which was taken on the server that is the primary now.
+
+    Whatever the one has of another system is dropped: a position of now covers all that has come over from there.
+    """
+    if before is None or now is None or now.system in (before.system, UNKNOWN_SYSTEM):
+        return later(before, now)
+    return now

@@ -10,6 +10,7 @@ import random
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from .decision import Decision, Reason
+from .lsn import UNKNOWN_SYSTEM
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -153,13 +154,22 @@ def want_of_replica(cluster: ClusterSession, topology: Topology) -> Decision:
 
 
 def can_be_proved(cluster: ClusterSession, topology: Topology, now: float) -> bool:
-    """Say whether any replica could prove anything to this reader: not while pinned, nor with a pointer of another timeline."""
-    return cluster.bound.pinned_until <= now and not is_of_other_timeline(cluster.bound.pointer, topology)
+    """Say whether any replica could prove anything to this reader: not while pinned, nor with a pointer that is void."""
+    return cluster.bound.pinned_until <= now and not is_void(cluster.bound.pointer, topology)
 
 
-def is_of_other_timeline(pointer: Pointer | None, topology: Topology) -> bool:
-    """Say whether `pointer` was taken on another timeline than the primary's: before a failover, or after one not seen here yet."""
-    return pointer is not None and topology.primary.timeline is not None and pointer.timeline != topology.primary.timeline
+def is_void(pointer: Pointer | None, topology: Topology) -> bool:
+    """Say whether the primary can never show `pointer`.
+
+    It was taken on another timeline, that is before a failover or after one not seen here yet; or on another system, that is before the
+    cluster was made anew.
+    """
+    if pointer is None:
+        return False
+    if topology.primary.timeline is not None and pointer.timeline != topology.primary.timeline:
+        return True
+    system = topology.system_identifier
+    return system is not None and pointer.system not in (UNKNOWN_SYSTEM, system % 2**64)
 
 
 def pick(candidates: Sequence[Host], in_flight: InFlight) -> Host:

@@ -6,10 +6,10 @@ from functools import reduce
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from .decision import Decision, DecisionCount, Reason
-from .lsn import Pointer, earlier, later
+from .lsn import Pointer, are_comparable, earlier, later, renewed
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
     from .lease import Lease
 
@@ -29,6 +29,10 @@ class Bound(NamedTuple):
     def merged(self, other: Bound) -> Bound:
         """Return what binds a reader who is bound by both."""
         return Bound(later(self.pointer, other.pointer), max(self.pinned_until, other.pinned_until))
+
+    def renewed(self, now: Bound) -> Bound:
+        """Return what binds whoever was bound by this and is by `now`, whose pointer was taken on the primary that there is now."""
+        return Bound(renewed(self.pointer, now.pointer), max(self.pinned_until, now.pinned_until))
 
     def shifted(self, seconds: float) -> Bound:
         """Return the same on a clock that is `seconds` ahead."""
@@ -166,7 +170,7 @@ class ClusterSession:
         self.outcome_unknown = False
         """A commit was sent and its answer never came: it may still be running."""
         self.must_renew = False
-        """What binds this unit of work is of another timeline than the primary's: no replica can ever prove it."""
+        """What binds this unit of work is of another timeline or system than the primary's: no replica can ever prove it."""
         self.seen: dict[int, Pointer] = {}
         """Serial number of a connection -> the upper bound of what reads on it have seen (kept where reads must be monotonic)."""
         self.remembered: Pointer | None = None
@@ -198,12 +202,19 @@ class ClusterSession:
         """Bind this unit of work by `bound` as well. Threads may do so at once, and none undoes what another one did."""
         if self.bound.merged(bound) == self.bound:
             return  # as nearly always
+        self._bind(bound, Bound.merged)
+
+    def renew(self, bound: Bound) -> None:
+        """Bind this unit of work by `bound`, whose pointer was just taken on the primary: what is of another system binds no more."""
+        self._bind(bound, Bound.renewed)
+
+    def _bind(self, bound: Bound, with_former: Callable[[Bound, Bound], Bound]) -> None:
         latest, is_bound = self._latest, False
         while not is_bound or len(latest) > 1:
             # Appending is atomic: of the versions that threads make of the same one, one is the first, and the others are made anew.
             while len(latest) > 1:
                 latest = latest[1]
-            merged = latest[0].merged(bound)
+            merged = with_former(latest[0], bound)
             is_bound = merged == latest[0]
             if is_bound:
                 # A thread that is late puts an older version here, finds out, and puts the newer one in its place.
@@ -276,7 +287,7 @@ class ClusterSession:
     def note_remembered(self, pointers: Iterable[Pointer | None]) -> None:
         """Note what is remembered for more of those whom this unit of work acts for; whoever knows least counts."""
         known = [*pointers, *([self.remembered] if self.asked else [])]
-        self.remembered = None if None in known else min((pointer for pointer in known if pointer is not None), default=None)
+        self.remembered = reduce(earlier, known) if known else None
 
     def see(self, serial: int, pointer: Pointer | None) -> None:
         """Note that a read on the connection numbered `serial` saw nothing beyond `pointer`; None: that is not known."""
@@ -296,7 +307,7 @@ class ClusterSession:
         if self.saw_unknown or self.must_renew:
             return True
         seen, remembered = self.seen_at_most, self.remembered
-        return seen is not None and (remembered is None or seen[:2] > remembered[:2])
+        return seen is not None and (remembered is None or not are_comparable(seen, remembered) or seen[:2] > remembered[:2])
 
     def wanted_lsn(self, mark: int, serial: int | None) -> int | None:
         """Return the position that the connection numbered `serial`, to the host with this mark, must prove; None if none.

@@ -90,9 +90,13 @@ class Topology:
     """When the latest look at any of the hosts ended (the checker's clock); None where nobody looks."""
     online: tuple[Host, ...] = field(init=False)
     by_alias: dict[str, Host] = field(init=False)
+    system_identifier: int | None = field(init=False)
+    """The system that the primary is of, or else the replicas in the rotation; None if no server says."""
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "online", tuple(host for host in self.replicas if host.is_online))
+        systems = (host.system_identifier for host in (self.primary, *self.online))
+        object.__setattr__(self, "system_identifier", next((system for system in systems if system is not None), None))
         object.__setattr__(self, "by_alias", {host.alias: host for host in (self.primary, *self.replicas)})
 
     def is_stale(self, now: float, limit: float) -> bool:

@@ -49,7 +49,7 @@ class AnyCachePointers:
     def _save(self, save: Save) -> None:
         cache = caches[self._alias]
         old = cache.get(save.key)
-        new = decode(save.value) if old is None else decode(old).merged(decode(save.value))
+        new = decode(save.value) if old is None else decode(old).renewed(decode(save.value))
         cache.set(save.key, encode(new), save.milliseconds / 1000)
 
     def _silent(self, error: Exception) -> StoreError:

@@ -18,9 +18,10 @@ if TYPE_CHECKING:
 
 # Fixed width, so that text order is numeric order and a Lua script needs no numbers (they are doubles there):
 # timeline (8 hexadecimal digits), position (16), when it was written and until when the reader is pinned (13 decimal digits of
-# milliseconds since the epoch each).
-VALUE_LENGTH = 50
-_VALUE = re.compile(r"([0-9A-F]{8})([0-9A-F]{16})([0-9]{13})([0-9]{13})")
+# milliseconds since the epoch each), system identifier (16 hexadecimal digits; older texts lack it, so that it is unknown).
+VALUE_LENGTH = 66
+LENGTH_WITHOUT_SYSTEM = 50
+_VALUE = re.compile(r"([0-9A-F]{8})([0-9A-F]{16})([0-9]{13})([0-9]{13})([0-9A-F]{16})?")
 
 
 class StoreError(Exception):
@@ -71,16 +72,17 @@ class Store(ABC):
 def encode(bound: Bound) -> str:
     """Return the stored text of `bound`."""
     pointer = bound.pointer or Pointer(0, 0)
-    return f"{pointer.timeline:08X}{pointer.lsn:016X}{_milliseconds(pointer.written_at)}{_milliseconds(bound.pinned_until)}"
+    moments = _milliseconds(pointer.written_at) + _milliseconds(bound.pinned_until)
+    return f"{pointer.timeline:08X}{pointer.lsn:016X}{moments}{pointer.system:016X}"
 
 
 def decode(text: str) -> Bound:
     """Return what `text` stands for. Raises `ValueError` for anything but what `encode` returns."""
-    match = _VALUE.fullmatch(text) if len(text) == VALUE_LENGTH else None
+    match = _VALUE.fullmatch(text) if len(text) in (VALUE_LENGTH, LENGTH_WITHOUT_SYSTEM) else None
     if match is None:
         raise ValueError(f"not a stored pointer: {text[: VALUE_LENGTH + 1]!r}")
     timeline, lsn = int(match[1], 16), int(match[2], 16)
-    pointer = Pointer(timeline, lsn, int(match[3]) / 1000) if timeline else None
+    pointer = Pointer(timeline, lsn, int(match[3]) / 1000, int(match[5] or "0", 16)) if timeline else None
     return Bound(pointer, int(match[4]) / 1000)
 
 

@@ -64,6 +64,11 @@ def merge(all_bounds: Iterable[Mapping[str, Bound]]) -> dict[str, Bound]:
     return merged
 
 
+def renew(carried: Mapping[str, Bound], saved: Mapping[str, Bound]) -> dict[str, Bound]:
+    """Return what binds whoever carried the one, now that the other was saved."""
+    return {**carried, **{primary: carried.get(primary, UNBOUND).renewed(bound) for primary, bound in saved.items()}}
+
+
 def _entry(part: str) -> tuple[str, Bound]:
     primary, separator, value = part.rpartition("=")
     return (unquote(primary), decode(value)) if separator else ("", UNBOUND)

@@ -15,23 +15,31 @@ if TYPE_CHECKING:
 # A writer a millisecond for ten seconds; 200 bytes each.
 MOST_OWED = 10_000
 
-# Keeps the later pointer and the later pin of the two values, by text order of their fixed-width halves, and renews the key's life.
-# The same position, seen on two hosts, is nobody's in particular: what `core.lsn.later` does.
+# What `Bound.renewed` does, by text order of fixed-width parts; and it renews the key's life.
+# The same position, seen on two hosts, is nobody's in particular: what `core.lsn.later` does. A pointer of another system is dropped,
+# except by what does not know its own: what `core.lsn.renewed` does. A text from before these were known has no system.
 # Whatever else is under the key gives way. One key per call: Redis Cluster runs a script only where all its keys live.
 SET_IF_GREATER = """
-local new = ARGV[1]
+local new, none = ARGV[1], '0000000000000000'
 local old = redis.call('TYPE', KEYS[1]).ok == 'string' and redis.call('GET', KEYS[1])
+if old and #old == 50 then old = old .. none end
 if old and #old == #new then
-  local pointer, pin = string.sub(new, 1, 37), string.sub(new, 38)
+  local pointer, pin, system = string.sub(new, 1, 37), string.sub(new, 38, 50), string.sub(new, 51)
   local was, is = string.sub(old, 1, 24), string.sub(new, 1, 24)
-  if was > is then pointer = string.sub(old, 1, 37) end
-  local a, b = tonumber(string.sub(was, 24), 16), tonumber(string.sub(is, 24), 16)
-  if string.sub(was, 1, 23) == string.sub(is, 1, 23) and a and b and a ~= b
-      and a % 8 > 0 and b % 8 > 0 and math.floor(a / 8) == math.floor(b / 8) then
-    pointer = string.sub(pointer, 1, 23) .. (a >= 8 and 'F' or '7') .. string.sub(pointer, 25)
+  if string.sub(is, 1, 8) == '00000000' then
+    pointer, system = string.sub(old, 1, 37), string.sub(old, 51)
+  elseif system == none or system == string.sub(old, 51) then
+    if was > is then pointer = string.sub(old, 1, 37) end
+    system = string.sub(old, 51)
+    local a, b = tonumber(string.sub(was, 24), 16), tonumber(string.sub(is, 24), 16)
+    if string.sub(was, 1, 23) == string.sub(is, 1, 23) and a and b and a ~= b
+        and a % 8 > 0 and b % 8 > 0 and math.floor(a / 8) == math.floor(b / 8) then
+      pointer = string.sub(pointer, 1, 23) .. (a >= 8 and 'F' or '7') .. string.sub(pointer, 25)
+    end
   end
-  if string.sub(old, 38) > pin then pin = string.sub(old, 38) end
-  new = pointer .. pin
+  local pinned = string.sub(old, 38, 50)
+  if pinned > pin then pin = pinned end
+  new = pointer .. pin .. system
 end
 redis.call('SET', KEYS[1], new, 'PX', ARGV[2])
 return new
@@ -46,8 +54,8 @@ class Save(NamedTuple):
     milliseconds: int
 
     def merged(self, other: Save) -> Save:
-        """Return what has the effect of both."""
-        return other._replace(value=encode(decode(self.value).merged(decode(other.value))))
+        """Return what has the effect of this and then of the other one."""
+        return other._replace(value=encode(decode(self.value).renewed(decode(other.value))))
 
     @property
     def command(self) -> Command:

@@ -6,10 +6,25 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from django_pglb.core.lsn import ANYBODY, Pointer, format_lsn, later, marks_of, normalise, parse_lsn, seen_lsn
+from django_pglb.core.lsn import (
+    ANYBODY,
+    SEVERAL_SYSTEMS,
+    UNKNOWN_SYSTEM,
+    Pointer,
+    covers,
+    earlier,
+    format_lsn,
+    later,
+    marks_of,
+    normalise,
+    parse_lsn,
+    renewed,
+    seen_lsn,
+)
 
 SEGMENT = 16 * 1024 * 1024
-POINTERS = st.builds(Pointer, st.integers(1, 9), st.integers(0, 2**64 - 1), st.integers(0, 10**9).map(float)) | st.none()
+SYSTEMS = st.sampled_from([UNKNOWN_SYSTEM, 7, 8, SEVERAL_SYSTEMS])
+POINTERS = st.builds(Pointer, st.integers(1, 9), st.integers(0, 2**64 - 1), st.integers(0, 10**9).map(float), SYSTEMS) | st.none()
 
 
 @given(st.integers(0, 2**64 - 1))
@@ -105,3 +120,28 @@ def test_what_two_hosts_showed_is_nobodys() -> None:
     assert later(one, one) == one
     assert later(one, Pointer(1, 0x1000)) == one
     assert later(one, Pointer(1, 0x1008)) == Pointer(1, 0x1008)
+
+
+def test_pointers_of_two_systems_do_not_compare() -> None:
+    """Neither shows the other, none is the earlier one, and what is later than both is of no system."""
+    old, new, unknown = Pointer(1, 800, 1.0, 7), Pointer(1, 80, 2.0, 8), Pointer(1, 400, 1.5)
+    both = later(old, new)
+    assert both is not None
+    assert (covers(old, new), covers(new, old), covers(both, both), covers(both, new)) == (False,) * 4
+    assert earlier(old, new) is None
+    assert both.system == SEVERAL_SYSTEMS
+    assert later(both, new) == both
+    assert later(old, unknown) == old
+    assert later(new, unknown) == unknown._replace(system=8)
+    assert covers(old, unknown)
+
+
+def test_what_was_taken_now_takes_the_place_of_what_is_of_another_system() -> None:
+    """And is merged with what is of its own, or may be."""
+    old, new, earlier_new, unknown = Pointer(1, 800, 1.0, 7), Pointer(1, 80, 2.0, 8), Pointer(1, 72, 1.0, 8), Pointer(1, 88, 3.0)
+    assert renewed(old, new) == new
+    assert renewed(later(old, new), new) == new
+    assert renewed(new, earlier_new) == new
+    assert renewed(new, unknown) == unknown._replace(system=8)
+    assert renewed(unknown, new) == new
+    assert renewed(None, new) == renewed(new, None) == new

@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 
 from django_pglb.core.decision import Decision, Reason
-from django_pglb.core.lsn import Pointer, marks_of, seen_lsn
+from django_pglb.core.lsn import SEVERAL_SYSTEMS, UNKNOWN_SYSTEM, Pointer, marks_of, seen_lsn
 from django_pglb.core.policy import MAX_ASKED_IN_VAIN, Scope, any_replica, pick, replica_or_primary, standing_rule, unit_rule
 from django_pglb.core.routing_session import Bound, ClusterSession, RoutingSession
 from django_pglb.core.topology import Host, HostState, Sample, Topology
@@ -114,6 +114,31 @@ def test_pinned_reader_reads_from_the_primary() -> None:
     """While nothing can be proved, no replica is asked to prove it."""
     assert replica_or_primary(bound_to(1, pinned_until=NOW + 5), topology(host("replica1")), NOW, idle).reason is Reason.BEHIND
     assert replica_or_primary(bound_to(1, pinned_until=NOW - 5), topology(host("replica1")), NOW, idle).reason is Reason.REPLICA
+
+
+@pytest.mark.parametrize(
+    ("pointer_of", "primary_of", "replica_of", "expected"),
+    [
+        (1, 1, 1, Reason.REPLICA),
+        (1, 2, 2, Reason.BEHIND),
+        (SEVERAL_SYSTEMS, 2, 2, Reason.BEHIND),
+        (UNKNOWN_SYSTEM, 2, 2, Reason.REPLICA),
+        (1, None, None, Reason.REPLICA),
+        # The primary was seen by nobody yet.
+        (1, None, 2, Reason.BEHIND),
+        # Without a sign, and with one, as PostgreSQL shows 64 bits.
+        (2**64 - 5, -5, -5, Reason.REPLICA),
+    ],
+)
+def test_pointer_of_another_system_is_proved_by_no_replica(
+    pointer_of: int, primary_of: int | None, replica_of: int | None, expected: Reason
+) -> None:
+    """In a cluster that was made anew, positions of the old one say nothing; what does not say where it is from is compared."""
+    cluster = ClusterSession("default")
+    cluster.bound = Bound(Pointer(1, 1, NOW, pointer_of))
+    primary = Host(alias="default", is_primary=True, state=HostState.ONLINE, timeline=1, system_identifier=primary_of)
+    hosts = Topology(primary=primary, replicas=(replace(host("replica1"), system_identifier=replica_of),))
+    assert replica_or_primary(cluster, hosts, NOW, idle).reason is expected
 
 
 def test_pointer_of_another_timeline_is_proved_by_no_replica() -> None:
