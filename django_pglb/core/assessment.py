@@ -78,6 +78,7 @@ def _primary(blank: Host, history: ClusterHistory) -> Host:
         timeline=leader.timeline,
         system_identifier=leader.system_identifier,
         server_version=leader.server_version,
+        waits_for_standbys=leader.waits_for_standbys,
     )
 
 

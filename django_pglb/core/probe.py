@@ -33,6 +33,8 @@ class Probe:
     database: str | None = None
     """What that server calls the database."""
     server_version: int | None = None
+    waits_for_standbys: bool = False
+    """Whether its commits may wait for a synchronous standby (`synchronous_standby_names`)."""
     hot_standby_feedback: bool = True
     is_replay_paused: bool = False
     is_replay_delayed: bool = False

@@ -61,6 +61,8 @@ class Host:
     server_version: int | None = None
     has_lagged: bool = False
     """Whether it has been further behind than it may be, and is not clearly below that again."""
+    waits_for_standbys: bool = False
+    """Whether it is a primary whose commits may wait for a synchronous standby, and then show on replicas first."""
     is_promoted: bool = False
     """Whether it is configured as a replica and its latest answer says that it takes writes."""
 

@@ -19,7 +19,7 @@ from ..core.probe import Failure, Probe
 from ..core.topology import HostState, Topology
 from .clock import now
 from .gathering import Look
-from .teller import Change, Teller
+from .teller import Change, Teller, is_worth_telling
 from .worker import Worker
 
 if TYPE_CHECKING:
@@ -288,7 +288,7 @@ def _changes(primary: str, before: Topology, after: Topology) -> list[Change]:
     return [
         Change(primary, host, after.by_alias[alias], after)
         for alias, host in before.by_alias.items()
-        if host.state is not after.by_alias[alias].state
+        if is_worth_telling(host, after.by_alias[alias])
     ]
 
 

@@ -34,6 +34,7 @@ SELECT
   pg_size_bytes(current_setting('wal_segment_size')),
   (SELECT datid FROM pg_stat_get_activity(pg_backend_pid()))::int8,
   current_database()::text,
+  current_setting('synchronous_standby_names') <> '',
 """
 _FROM: LiteralString = """
 FROM (SELECT pg_is_in_recovery() AS standby OFFSET 0) s LEFT JOIN pg_stat_wal_receiver r ON true
@@ -73,6 +74,7 @@ class Row(NamedTuple):
     segment_bytes: int
     database_oid: int | None
     database: str
+    waits_for_standbys: bool
     system_identifier: int | None
     control_timeline: int | None
 
@@ -94,6 +96,7 @@ def read(row: Row, *, started_at: float, at: float, latency_seconds: float | Non
         system_identifier=row.system_identifier,
         database_oid=row.database_oid,
         database=row.database,
+        waits_for_standbys=row.waits_for_standbys,
         server_version=row.server_version,
         hot_standby_feedback=row.hot_standby_feedback,
         is_replay_paused=row.is_replay_paused,

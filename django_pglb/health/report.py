@@ -40,6 +40,10 @@ NO_CONTROL_DATA = (
     "Grant EXECUTE on pg_control_system(), pg_control_checkpoint() and pg_control_recovery() to the role that connects here:"
     " without it a foreign or diverged server is not recognised."
 )
+SYNCHRONOUS = (
+    'CONSISTENCY is "monotonic" and synchronous_standby_names is not empty: replicas show a commit while the primary still waits for'
+    " a standby, so a page that the primary answers may go back behind one of a replica. See the documentation on monotonic reads."
+)
 TOO_OLD = "PostgreSQL 14 or later is needed."
 OLDEST_VERSION = 140000
 
@@ -147,7 +151,7 @@ def _host(config: ClusterConfig, target: Target, host: Host, history: ClusterHis
         lag_seconds=None if lag_seconds is None else round(lag_seconds, 3),
         server_version=None if probe is None else _version(probe.server_version),
         timeline=host.timeline,
-        advice=() if probe is None else tuple(_advice(probe)),
+        advice=() if probe is None else tuple(_advice(config, probe)),
     )
 
 
@@ -177,12 +181,12 @@ def _replica_state(
     return HostState.ONLINE, f"{lag_seconds:.1f} s behind" if lag_seconds else "caught up"
 
 
-def _advice(probe: Probe) -> list[str]:
+def _advice(config: ClusterConfig, probe: Probe) -> list[str]:
     advice = [TOO_OLD] if (probe.server_version or OLDEST_VERSION) < OLDEST_VERSION else []
     if probe.system_identifier is None:
         advice.append(NO_CONTROL_DATA)
     if not probe.in_recovery:
-        return advice
+        return [*advice, SYNCHRONOUS] if probe.waits_for_standbys and config.consistency == "monotonic" else advice
     if probe.is_replay_paused:
         advice.append(PAUSED)
     if not probe.has_receiver:

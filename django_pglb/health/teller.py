@@ -22,12 +22,17 @@ logger = logging.getLogger("django_pglb.health")
 
 
 class Change(NamedTuple):
-    """A host whose state is another than before."""
+    """A host that is not as it was before, in what is told of hosts."""
 
     primary: str
     before: Host
     after: Host
     topology: Topology
+
+
+def is_worth_telling(before: Host, after: Host) -> bool:
+    """Say whether anything that is told of a host has changed."""
+    return (before.state, before.waits_for_standbys) != (after.state, after.waits_for_standbys)
 
 
 class Teller:
@@ -67,9 +72,12 @@ class Teller:
 
     def _serve(self) -> None:
         while (change := self._changes.get()) is not None:
-            self._log(change)
-            self._log_cluster(change.primary, change.topology)
-            self._call(change)
+            if change.before.state is not change.after.state:
+                self._log(change)
+                self._log_cluster(change.primary, change.topology)
+                self._call(change)
+            if change.before.waits_for_standbys is not change.after.waits_for_standbys:
+                self._log_order(change)
 
     def _call(self, change: Change) -> None:
         if self._on_change is None:
@@ -102,6 +110,19 @@ class Teller:
         elif deserves:
             self._warned.add(after.alias)
         return deserves
+
+    def _log_order(self, change: Change) -> None:
+        """Say once what synchronous standbys mean to readers whose time must not go backwards, and once that there is none any more."""
+        if self._configs[change.primary].consistency != "monotonic":
+            return
+        if change.after.waits_for_standbys:
+            logger.warning(
+                'CONSISTENCY of cluster %s is "monotonic", and commits wait for synchronous standbys (synchronous_standby_names):'
+                " replicas show them first, so a page that the primary answers may go back behind one of a replica.",
+                change.primary,
+            )
+        else:
+            logger.warning("Commits of cluster %s wait for no synchronous standby any more.", change.primary)
 
     def _log_cluster(self, primary: str, topology: Topology) -> None:
         """Say once that no replica is left, and once that there is one again."""

@@ -17,6 +17,7 @@ from django_pglb.health.report import (
     NONE_USABLE,
     PAUSED,
     SOME_UNUSABLE,
+    SYNCHRONOUS,
     HostReport,
     Report,
 )
@@ -140,6 +141,17 @@ def test_advice(healed_cluster: Cluster) -> None:
     wait_until(
         lambda: NO_RECEIVER in host_in(report_on(targets_of(healed_cluster)), "replica1").advice, timeout=20, what="advice on the receiver"
     )
+
+
+def test_synchronous_standbys_and_monotonic_reads_are_advised_about(healed_cluster: Cluster) -> None:
+    """At the primary, which alone shows a commit late; no trouble in another mode, or without such standbys."""
+    healed_cluster.primary.alter_system("synchronous_standby_names", "ANY 1 (*)")
+    report = report_on(targets_of(healed_cluster), consistency="monotonic")
+    assert (report.status, host_in(report, PRIMARY).advice) == (ALL_WELL, (SYNCHRONOUS,))
+    assert SYNCHRONOUS not in host_in(report, "replica1").advice
+    assert host_in(report_on(targets_of(healed_cluster)), PRIMARY).advice == ()
+    healed_cluster.primary.alter_system("synchronous_standby_names", "")
+    assert host_in(report_on(targets_of(healed_cluster), consistency="monotonic"), PRIMARY).advice == ()
 
 
 def test_worst_cluster_decides(healed_cluster: Cluster) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import statistics
+from functools import partial
 from itertools import pairwise
 
 import pytest
@@ -12,7 +13,7 @@ from django_pglb.health.teller import Change, Teller
 from django_pglb.health.worker import HURRY_JITTER, HURRY_SECONDS, jittered
 from django_pglb.testing import Cluster, wait_until
 
-from .aids import checking, config_for, lines_about, target_at, targets_of, wait_for_states, wait_until_online, watch_log
+from .aids import PRIMARY, checking, config_for, lines_about, target_at, targets_of, wait_for_states, wait_until_online, watch_log
 
 
 def cluster_lines(caplog: pytest.LogCaptureFixture) -> list[str]:
@@ -50,6 +51,27 @@ def test_cluster_whose_replicas_are_dead_from_the_start_is_said_once(healed_clus
         wait_for_states(checker, replica1=HostState.OFFLINE, replica2=HostState.OFFLINE)
         wait_until(lambda: cluster_lines(caplog) != [], timeout=20, what="the line that says so")
     assert len(cluster_lines(caplog)) == 1
+
+
+@pytest.mark.parametrize("consistency", ["monotonic", "read_your_writes"])
+def test_synchronous_standbys_are_said_once_where_time_must_not_go_backwards(
+    healed_cluster: Cluster, caplog: pytest.LogCaptureFixture, consistency: str
+) -> None:
+    """Seen by an ordinary look, also when they were named while the process ran, and once that they are no more."""
+    watch_log(caplog)
+
+    def names_are_seen(wanted: bool) -> bool:
+        return checker.topology(PRIMARY).primary.waits_for_standbys is wanted
+
+    with checking(targets_of(healed_cluster), consistency=consistency) as checker:
+        wait_until_online(checker)
+        for names in ("ANY 1 (*)", "FIRST 1 (*)", ""):
+            healed_cluster.primary.alter_system("synchronous_standby_names", names)
+            wait_until(partial(names_are_seen, bool(names)), timeout=20, what=f"the names to be {names!r}")
+    told = [record.getMessage() for record in caplog.records if "synchronous" in record.getMessage()]
+    expected = ["CONSISTENCY of cluster primary is ", "Commits of cluster primary wait for no "] if consistency == "monotonic" else []
+    assert len(told) == len(expected)
+    assert all(message.startswith(start) for message, start in zip(told, expected, strict=True)), told
 
 
 def test_replica_that_was_said_to_have_left_is_said_to_be_back(caplog: pytest.LogCaptureFixture) -> None:
