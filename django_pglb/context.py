@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from .core.policy import Scope
 from .core.routing_session import RoutingSession
+from .forks import begin_anew_if_forked
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -220,4 +221,7 @@ def _is_within(inner: Scope | None, scope: Scope) -> bool:
 
 
 def _opened(scope: Scope) -> Scope:
-    return scope if scope.routing is not None else scope._replace(routing=RoutingSession())
+    if scope.routing is not None:
+        return scope
+    begin_anew_if_forked()
+    return scope._replace(routing=RoutingSession())

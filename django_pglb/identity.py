@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import threading
 from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
@@ -13,6 +12,7 @@ from django.contrib.auth import SESSION_KEY
 from django.utils.functional import LazyObject
 
 from .core.routing_session import UNBOUND
+from .forks import after_fork
 from .glance import glancing
 
 if TYPE_CHECKING:
@@ -108,8 +108,8 @@ changes, while an anonymous session may yet get one."""
 token_owners = TokenOwners()
 """By Authorization header. A guess, which saves a round trip: whom the view resolves takes its place."""
 
-os.register_at_fork(after_in_child=session_owners.renew_lock)
-os.register_at_fork(after_in_child=token_owners.renew_lock)
+after_fork(session_owners.renew_lock)
+after_fork(token_owners.renew_lock)
 
 
 class RequestIdentities:

@@ -15,6 +15,7 @@ from . import pointers, runtime
 from .carriers import hand_over, read_carried
 from .context import current_scope, open_request, open_routing, was_opened
 from .core.routing_session import RoutingSession
+from .forks import begin_anew_if_forked
 from .identity import RequestIdentities
 from .streaming import keep_streaming
 
@@ -85,6 +86,7 @@ class LoadBalancingMiddleware:
             routing.view_atomic = frozenset(atomic).difference(getattr(view, "_non_atomic_requests", ()))
 
     def _open(self, request: HttpRequest) -> RoutingSession | None:
+        begin_anew_if_forked()
         process = runtime.get_runtime()
         clusters = process.config.clusters
         if not clusters:

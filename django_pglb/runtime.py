@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import itertools
 import logging
-import os
 import threading
 import time
 from collections import defaultdict, deque
@@ -26,6 +25,7 @@ from .core.problem import CheckId
 from .core.routing_session import Bound, Identity
 from .core.topology import Host, HostState, Topology
 from .engine import connection_to
+from .forks import after_fork
 from .health.checker import Checker
 from .health.clock import now
 from .health.conversations import Conversations
@@ -396,7 +396,7 @@ def reset(**_: object) -> None:
         runtime.close()
 
 
-def _after_fork() -> None:
+def _forget_parents() -> None:
     # A child begins with a runtime of its own: other threads of its parent may hold the locks of this one.
     global _runtime, _making, _runtime_lock, _used_by_parent
     if _runtime is not None:
@@ -404,7 +404,7 @@ def _after_fork() -> None:
     _runtime, _making, _runtime_lock = None, None, threading.Lock()
 
 
-os.register_at_fork(after_in_child=_after_fork)
+after_fork(_forget_parents)
 
 
 def primary_of(alias: str) -> str | None:

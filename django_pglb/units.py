@@ -12,6 +12,7 @@ from django.db import DEFAULT_DB_ALIAS, connections
 from . import pointers, runtime
 from .context import current_scope, decorated, open_inner, routing_of
 from .core.routing_session import UNBOUND, Bound, RoutingSession
+from .forks import begin_anew_if_forked
 from .placement import route_read
 from .stores.carried import sign, unsign
 
@@ -73,6 +74,7 @@ class routing_session:  # noqa: N801 - used like a function
         self._entered: list[tuple[ExitStack, RoutingSession, RoutingSession | None]] = []
 
     def __enter__(self) -> RoutingSession:
+        begin_anew_if_forked()
         routing, outer = RoutingSession(StatedIdentities(self._identity, self._read_pointer())), current_scope().routing
         if outer is not None:
             routing.inherit(outer)

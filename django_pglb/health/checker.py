@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import atexit
 import logging
-import os
 import socket
 import threading
 import weakref
@@ -17,6 +16,7 @@ from ..core.assessment import assess
 from ..core.history import ClusterHistory, horizon_seconds, looked_at, record_primary, record_replica
 from ..core.probe import Failure, Probe
 from ..core.topology import HostState, Topology
+from ..forks import after_fork, begin_anew_if_forked
 from .clock import now
 from .gathering import Look
 from .teller import Change, Teller, is_worth_telling
@@ -100,6 +100,9 @@ class Checker:
         # Every read comes by here: `is_stale()` written out.
         as_of = topology.as_of
         if as_of is not None and self._clock() - as_of > self._trusted_seconds[primary]:
+            # Nobody looks if the thread is a parent's, which Python was not told of.
+            if begin_anew_if_forked():
+                return self.topologies[primary]
             self._note_outdated(primary)
             return self._unseen[primary]
         return topology
@@ -310,6 +313,6 @@ def _stop_all() -> None:
         checker.stop()
 
 
-os.register_at_fork(after_in_child=_start_over_in_child)
+after_fork(_start_over_in_child)
 # Daemon threads are frozen wherever they are when the interpreter exits; ours leaves before that.
 atexit.register(_stop_all)

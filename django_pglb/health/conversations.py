@@ -15,6 +15,8 @@ import os
 import socket
 import weakref
 
+from ..forks import after_fork
+
 
 class Conversations:
     """The open connections of this process, by alias. Safe to use from any thread, from finalizers too.
@@ -103,4 +105,4 @@ def _forget_in_child() -> None:
         registry._forget_all()
 
 
-os.register_at_fork(after_in_child=_forget_in_child)
+after_fork(_forget_in_child)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import atexit
 import logging
-import os
 import random
 import threading
 import weakref
@@ -12,6 +11,7 @@ from collections import Counter
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
+from ..forks import after_fork
 from .debts import Debts
 
 if TYPE_CHECKING:
@@ -179,6 +179,6 @@ def _stop_all() -> None:
         recovery.join()
 
 
-os.register_at_fork(after_in_child=_start_over_in_child)
+after_fork(_start_over_in_child)
 # Daemon threads are frozen wherever they are when the interpreter exits; ours leaves before that, within one timeout.
 atexit.register(_stop_all)
