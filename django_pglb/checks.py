@@ -47,7 +47,7 @@ def check(app_configs: Sequence[AppConfig] | None = None, **_: Any) -> list[chec
 def find_problems() -> Iterator[Problem]:
     """Find all that is wrong; nothing about the rest of the project while there is no cluster, or all is switched off."""
     config, problems = conf.read()
-    yield from problems
+    yield from problems if config.enabled else ()
     if config.enabled and not conf.is_set():
         hint = (
             'Name the primary and its replicas: PGLB = {"default": {"REPLICAS": ["replica1"]}}. Or take django_pglb out of INSTALLED_APPS.'

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from functools import cache
+from functools import cache, partial
 from typing import TYPE_CHECKING
 
 from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
 from django.core.signals import setting_changed
 
-from .core.config import Config
 from .core.config_parser import find_unknown_settings, parse, parse_enabled, parse_task_consistency
 from .core.job import Consistency
 from .core.pointer_header import parse_pointer_header
@@ -18,6 +17,7 @@ from .core.pointer_header import parse_pointer_header
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from .core.config import Config
     from .core.problem import Problem
 
 
@@ -26,10 +26,12 @@ if TYPE_CHECKING:
 def get_config() -> Config:
     """Return the settings. Any thread may call it, at any time after Django is configured; a second call costs a lookup.
 
-    Raises `ImproperlyConfigured`, naming each setting that is wrong: nothing must run on a misread setting.
+    Raises `ImproperlyConfigured`, naming each setting that is wrong: nothing must run on a misread setting. Not while all is switched
+    off: the switch must work whatever state the settings are in.
     """
     config, problems = read()
-    refuse(problems)
+    if config.enabled:
+        refuse(problems)
     return config
 
 
@@ -65,13 +67,15 @@ def read() -> tuple[Config, tuple[Problem, ...]]:
     """Return the settings as far as they are usable, and what is wrong with them. Reads anew at each call."""
     enabled, problems = parse_enabled(getattr(settings, "PGLB_ENABLED", True))
     raw = getattr(settings, "PGLB", {})
-    config, found = parse(raw, enabled=enabled, debug=bool(settings.DEBUG), database_aliases=tuple(settings.DATABASES))
-    if enabled:
-        header, wrong_header = parse_pointer_header(getattr(settings, "PGLB_POINTER_HEADER", None))
-        level, wrong_level = parse_task_consistency(getattr(settings, "PGLB_TASK_CONSISTENCY", Consistency.ALWAYS))
-        config = replace(config, pointer_header=header, task_consistency=level)
-        problems += wrong_header + wrong_level + find_unknown_settings(dir(settings))
-    return config, problems + found
+    parsed = partial(parse, raw, debug=bool(settings.DEBUG), database_aliases=tuple(settings.DATABASES))
+    # What is switched off is looked at all the same: people switch off first, and on when nothing is wrong any more.
+    config, found = parsed(enabled=True)
+    header, wrong_header = parse_pointer_header(getattr(settings, "PGLB_POINTER_HEADER", None))
+    level, wrong_level = parse_task_consistency(getattr(settings, "PGLB_TASK_CONSISTENCY", Consistency.ALWAYS))
+    problems += wrong_header + wrong_level + find_unknown_settings(dir(settings)) + found
+    if not enabled:
+        return replace(parsed(enabled=False)[0], switched_off=config.clusters), problems
+    return replace(config, pointer_header=header, task_consistency=level), problems
 
 
 def _forget(*, setting: str, **_: object) -> None:

@@ -19,6 +19,7 @@ from .core.statements import Kind
 from .engine import connection_to
 from .errors import PrimaryProtected
 from .health.clock import now
+from .home import is_of_primary
 from .pointers import capture_bound, cluster_of, load_bound, note_write
 from .runtime import get_runtime
 from .waiting import wait_for_replica
@@ -69,7 +70,7 @@ def held_lease(primary: str) -> Lease | None:
 def route_by_lease(primary: str, instance: Any = None) -> Decision | None:
     """Return where a read of the cluster of `primary` goes, if the rules have answered that already."""
     lease = held_lease(primary)
-    if lease is None or (instance is not None and instance._state.db == primary):
+    if lease is None or (instance is not None and is_of_primary(instance, primary)):
         return None
     lease.cluster.latest = lease.decision
     return lease.decision
@@ -83,7 +84,7 @@ def route_read(primary: str, instance: Any = None, *, is_bound: bool = False) ->
     scope = _bound(current_scope(), is_bound=is_bound)
     if scope.routing is None:
         return Decision(primary, Reason.OUTSIDE_SESSION)
-    from_primary = scope.related_to == primary or (instance is not None and instance._state.db == primary)
+    from_primary = scope.related_to == primary or (instance is not None and is_of_primary(instance, primary))
     runtime = get_runtime()
     cluster = cluster_of(runtime, scope.routing, primary)
     if not cluster.loaded and _get_running_loop() is not None and scope.forced is None:

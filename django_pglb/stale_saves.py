@@ -17,6 +17,7 @@ from . import conf
 from .code_lines import find_line, find_query, find_refresh, is_insert
 from .engine import connection_to
 from .errors import StaleSave, StaleSaveWarning
+from .pickling import LOADED_FROM
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable
@@ -109,8 +110,9 @@ def _stale_fields(instance: Model, using: str) -> tuple[str, list[Field[Any, Any
     fields = [field for field in meta.concrete_fields if not (field.primary_key or field in meta.pk_fields or field.generated)]
     if alias != using:
         return alias, fields
-    # Django takes an instance for one of the primary's as soon as any field was saved there.
-    alias, left = getattr(instance._state, LEFT_STALE, ("", frozenset()))
+    # Django takes an instance for one of the primary's as soon as any field was saved there. It is pickled as one, too.
+    unsaved = (getattr(instance._state, LOADED_FROM, ""), frozenset(field.attname for field in fields))
+    alias, left = getattr(instance._state, LEFT_STALE, unsaved)
     return (alias, [field for field in fields if field.attname in left]) if left else ("", [])
 
 

@@ -1,6 +1,6 @@
 """What the engines add to Django's PostgreSQL backend: who served, what was written, and how far a replica is.
 
-On an alias that belongs to no cluster, and with `PGLB_ENABLED = False`, the engine is Django's own.
+On an alias that belongs to no cluster, and with `PGLB_ENABLED = False` on a primary's, the engine is Django's own.
 """
 
 from __future__ import annotations
@@ -97,6 +97,13 @@ class LoadBalancedMixin(ViewBlock):
     def pglb_replica(self) -> ReplicaConfig | None:
         """Return this alias' entry in `REPLICAS`."""
         return None if self.alias == NO_DB_ALIAS else get_config().replicas.get(self.alias)
+
+    def _pglb_home(self) -> str | None:
+        """Return the primary that answers for this alias, a replica's of a cluster that is switched off."""
+        if self._pglb_is_connecting or self.alias == NO_DB_ALIAS:
+            return None
+        home = get_config().home_of.get(self.alias)
+        return None if home == self.alias else home
 
     @property
     def pglb_mirror_of(self) -> str | None:
@@ -273,7 +280,8 @@ class LoadBalancedMixin(ViewBlock):
     def _cursor(self, name: str | None = None) -> Any:
         primary = None if self._pglb_is_connecting or self.alias == NO_DB_ALIAS else get_config().primary_of.get(self.alias)
         if primary is None:
-            return super()._cursor(name)
+            home = self._pglb_home()
+            return super()._cursor(name) if home is None else cast("Any", connections[home])._cursor(name)
         if primary == self.alias and name is None and not placement.is_for_want_of_replica(primary):
             return RoutedCursor(self.pglb_open_cursor(), self, primary)
         # Where a statement of a replica runs is decided when it is known; until then nothing is opened. Nor is one for which the primary

@@ -65,10 +65,14 @@ class Config:
     enabled: bool = True
     task_consistency: Consistency = Consistency.ALWAYS
     clusters: dict[str, ClusterConfig] = field(default_factory=dict)
+    switched_off: dict[str, ClusterConfig] = field(default_factory=dict)
+    """What would be in `clusters` if `PGLB_ENABLED` were not false, as far as it is usable."""
     pointer_header: str | None = None
     """The header in which clients carry their pointer, too; None: no header does."""
     primary_of: dict[str, str] = field(init=False)
     """Every configured alias -> the primary of its cluster (a primary is its own)."""
+    home_of: dict[str, str] = field(init=False)
+    """The same, and the aliases of clusters that are switched off: their primaries answer for them."""
     replicas: dict[str, ReplicaConfig] = field(init=False)
     """Every replica's alias -> its entry."""
     marks: dict[str, int] = field(init=False)
@@ -79,7 +83,8 @@ class Config:
 
     def __post_init__(self) -> None:
         clusters = self.clusters.values()
-        object.__setattr__(self, "primary_of", {alias: cluster.primary for cluster in clusters for alias in cluster.aliases})
+        object.__setattr__(self, "primary_of", _homes(self.clusters))
+        object.__setattr__(self, "home_of", _homes(self.named_clusters))
         marks = [marks_of(replica.alias for replica in cluster.replicas) for cluster in clusters]
         object.__setattr__(self, "marks", {alias: mark for of_cluster in marks for alias, mark in of_cluster.items()})
         object.__setattr__(self, "has_debug_header", any(cluster.debug_header for cluster in clusters))
@@ -98,6 +103,15 @@ class Config:
         return found
 
     @property
+    def named_clusters(self) -> dict[str, ClusterConfig]:
+        """Every cluster that `PGLB` names, whether or not it is switched off."""
+        return self.clusters or self.switched_off
+
+    @property
     def longest_pointer_seconds(self) -> float:
         """How long a text that carries pointers of several clusters is worth reading."""
         return max((cluster.pointer_seconds for cluster in self.clusters.values()), default=0)
+
+
+def _homes(clusters: dict[str, ClusterConfig]) -> dict[str, str]:
+    return {alias: cluster.primary for cluster in clusters.values() for alias in cluster.aliases}

@@ -36,7 +36,7 @@ EXAMPLE: Final = 'Write PGLB = {"default": {"REPLICAS": ["replica1"]}}: the prim
 def parse(raw: object, *, enabled: bool, debug: bool, database_aliases: Collection[str]) -> tuple[Config, tuple[Problem, ...]]:
     """Return the configuration that `raw`, the `PGLB` setting, describes, and what is wrong with it.
 
-    With `enabled` false nothing is looked at: the switch must work whatever state the settings are in.
+    With `enabled` false there is none, whatever state the setting is in: the switch must always work.
     """
     if not enabled:
         return Config(enabled=False), ()
