@@ -17,7 +17,7 @@ from .engine import connection_to
 from .errors import PrimaryProtected
 from .health.clock import now
 from .runtime import get_runtime
-from .stores import StoreError
+from .stores import StoreError, is_trouble
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -142,7 +142,9 @@ def _revealed(runtime: Runtime, cluster: ClusterSession, identities: IdentitySou
         found = frozenset(identities.revealed())
     except PrimaryProtected:
         raise  # whoever asks on would ask the primary
-    except Exception as error:  # noqa: BLE001 - whatever its engine raises
+    except Exception as error:
+        if not is_trouble(error):
+            raise
         cluster.store_down = True
         runtime.note_session(error)
         return ()
@@ -255,7 +257,9 @@ def _acts_for_somebody(runtime: Runtime, routing: RoutingSession) -> bool:
     try:
         with reading_by_pointer():
             return routing.identities.acts_for_somebody()
-    except Exception as error:  # noqa: BLE001 - the session may live anywhere
+    except Exception as error:
+        if not is_trouble(error):
+            raise
         runtime.note_session(error)
         return True
 
@@ -269,11 +273,16 @@ def _save_written(runtime: Runtime, routing: RoutingSession, cluster: ClusterSes
     was_seen, covered, must_pin, cluster.outcome_unknown = cluster.must_save, cluster.written, cluster.outcome_unknown, False
     connection = connection_to(cluster.primary)
     is_open = connection.in_atomic_block or connection.pglb_is_busy
-    if not (was_seen or is_open) and runtime.is_known_to_be_down(cluster.primary):
-        bound = pinned(runtime, cluster.primary)  # to ask would only take time
-    else:
-        bound = capture_bound(runtime, cluster, must_pin=must_pin)
-    identities = _identities_to_bind(routing, wrote=was_seen, may_ask=bound.pointer is not None or is_open)
+    try:
+        if not (was_seen or is_open) and runtime.is_known_to_be_down(cluster.primary):
+            bound = pinned(runtime, cluster.primary)  # to ask would only take time
+        else:
+            bound = capture_bound(runtime, cluster, must_pin=must_pin)
+        identities = _identities_to_bind(routing, wrote=was_seen, may_ask=bound.pointer is not None or is_open)
+    except BaseException:
+        # Whoever interrupts, as a task's time limit does, ends this unit of work. What it has committed binds those who are known.
+        runtime.save(cluster.primary, tuple(routing.identities.known()), pinned(runtime, cluster.primary))
+        raise
     yield _save(runtime, cluster, identities, bound)
     # Not before this unit itself is bound, and not what another thread has written meanwhile.
     cluster.saved = covered
@@ -319,7 +328,9 @@ def _identities_to_bind(routing: RoutingSession, *, wrote: bool, may_ask: bool =
     try:
         with reading_by_pointer():
             return tuple(routing.identities.to_bind(wrote=wrote))
-    except Exception as error:  # noqa: BLE001 - the session may live anywhere
+    except Exception as error:
+        if not is_trouble(error):
+            raise
         runtime.note_session(error)
         return tuple(routing.identities.known())
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import signal
 import socket
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -140,3 +142,24 @@ def kill_and_restart(server: RedisServer) -> None:
 def flush(server: RedisServer) -> None:
     with admin(server) as client:
         client.flushall()
+
+
+@contextlib.contextmanager
+def interrupted_when(condition: Callable[[], bool], *, by: type[BaseException] = SystemExit) -> Iterator[None]:
+    """Have the main thread, which this is, interrupted when `condition` holds: as a worker is ended, or by the time limit of a task."""
+
+    def end(*_: Any) -> None:
+        raise by
+
+    def interrupt() -> None:
+        wait_until(condition, timeout=60, what="the moment to interrupt")
+        os.kill(os.getpid(), signal.SIGUSR1)
+
+    before = signal.signal(signal.SIGUSR1, end)
+    thread = threading.Thread(target=interrupt)
+    thread.start()
+    try:
+        yield
+    finally:
+        thread.join()
+        signal.signal(signal.SIGUSR1, before)

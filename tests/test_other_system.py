@@ -189,7 +189,7 @@ def test_capture_is_one_round_trip_and_does_without_control_data(moves: Moves) -
         wrapper = connections["default"].copy()
         wrapper.settings_dict = {**wrapper.settings_dict, "USER": "closed"}
         try:
-            assert [(wrapper.pglb_capture_pointer()).system for _ in range(2)] == [UNKNOWN_SYSTEM] * 2
+            assert [(wrapper.pglb_capture_pointer(within_seconds=20)).system for _ in range(2)] == [UNKNOWN_SYSTEM] * 2
         finally:
             wrapper.close()
     finally:

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import os
-import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -20,7 +19,7 @@ from redis.sentinel import SentinelConnectionPool
 from django_pglb.stores.connections import HeldConnections, hold
 from django_pglb.testing import RedisServer, wait_until
 
-from .fix_store import ANN, PATIENT, MakeStore, admin, at, entry, loaded, pool_of
+from .fix_store import ANN, PATIENT, MakeStore, admin, at, entry, interrupted_when, loaded, pool_of
 
 ROOT = Path(__file__).parents[1]
 WHO = [("CLIENT", "ID")]
@@ -48,27 +47,6 @@ def sentinel_pool(server: RedisServer, **options: Any) -> redis.ConnectionPool:
 def held_of(pool: redis.ConnectionPool) -> Iterator[HeldConnections]:
     yield HeldConnections(pool)
     pool.disconnect()
-
-
-@contextlib.contextmanager
-def interrupted_when(condition: Callable[[], bool]) -> Iterator[None]:
-    """Have the main thread, which this is, end as a worker is ended when `condition` holds."""
-
-    def end(*_: Any) -> None:
-        raise SystemExit
-
-    def interrupt() -> None:
-        wait_until(condition, timeout=60, what="the moment to interrupt")
-        os.kill(os.getpid(), signal.SIGUSR1)
-
-    before = signal.signal(signal.SIGUSR1, end)
-    thread = threading.Thread(target=interrupt)
-    thread.start()
-    try:
-        yield
-    finally:
-        thread.join()
-        signal.signal(signal.SIGUSR1, before)
 
 
 @pytest.mark.parametrize("make_pool", [plain_pool, sentinel_pool])

@@ -447,6 +447,9 @@ class LoadBalancedMixin(ViewBlock):
                 raise
             # The connection has died since the commit. Asking once more, on a new one, is harmless.
             texts = self._pglb_ask_position(deadline)
+        except BaseException:
+            self.close()  # interrupted among answers that are still on their way
+            raise
         return pointer_on_primary(texts, time.time())
 
     def _pglb_ask_position(self, deadline: float) -> Texts:

@@ -6,5 +6,6 @@ from .base import MemoryLost, Store, StoreError
 from .cache import CacheStore
 from .cookie import CookieStore
 from .opening import look_at_store, open_store
+from .trouble import is_trouble
 
-__all__ = ["CacheStore", "CookieStore", "MemoryLost", "Store", "StoreError", "look_at_store", "open_store"]
+__all__ = ["CacheStore", "CookieStore", "MemoryLost", "Store", "StoreError", "is_trouble", "look_at_store", "open_store"]

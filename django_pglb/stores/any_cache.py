@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from django.core.cache import caches
 
 from .base import StoreError, decode, encode
+from .trouble import is_trouble
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -26,6 +27,8 @@ class AnyCachePointers:
         try:
             found = caches[self._alias].get_many(keys)
         except Exception as error:
+            if not is_trouble(error):
+                raise
             raise self._silent(error) from error
         return [found.get(key) for key in keys]
 
@@ -35,6 +38,8 @@ class AnyCachePointers:
             for save in saves:
                 self._save(save)
         except Exception as error:
+            if not is_trouble(error):
+                raise
             raise self._silent(error) from error
 
     def vouch(self, memory: Memory) -> None:

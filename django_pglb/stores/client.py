@@ -5,6 +5,7 @@ The site's own cache keeps its settings. In a forked child redis-py opens new co
 
 from __future__ import annotations
 
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from django.conf import settings
@@ -15,7 +16,7 @@ from redis.backoff import NoBackoff
 from redis.cluster import RedisCluster
 from redis.retry import Retry
 
-from .connections import hold
+from .connections import PLAIN_POOLS, hold
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -28,6 +29,26 @@ TIMEOUT_SECONDS = 0.15
 TIMEOUTS = {"SOCKET_TIMEOUT": "socket_timeout", "SOCKET_CONNECT_TIMEOUT": "socket_connect_timeout"}
 
 
+class WholeConnection:
+    """Mixed into a connection of redis-py, which the pool keeps even if its handshake was interrupted.
+
+    The next command on it would be given an answer to the handshake.
+    """
+
+    def connect(self, *arguments: Any, **options: Any) -> Any:
+        try:
+            return super().connect(*arguments, **options)  # type: ignore[misc]  # the connection's
+        except BaseException:
+            self.disconnect()  # type: ignore[attr-defined]
+            raise
+
+
+@cache
+def whole(connection_class: type[Any]) -> type[Any]:
+    """Return `connection_class` with a handshake that is completed, or was none."""
+    return type(connection_class.__name__, (WholeConnection, connection_class), {})
+
+
 class _OwnPools:
     """django-redis keeps one pool per address for the whole process: the site's, with the site's timeouts."""
 
@@ -38,7 +59,15 @@ class _OwnPools:
     def get_or_create_connection_pool(self, params: dict[str, Any]) -> Any:
         # Two threads that come first at once make two, and both get the same one.
         url = params["url"]
-        return self._own_pools.get(url) or self._own_pools.setdefault(url, self.get_connection_pool(params))  # type: ignore[attr-defined]
+        return self._own_pools.get(url) or self._own_pools.setdefault(url, self._new_pool(params))
+
+    def _new_pool(self, params: dict[str, Any]) -> Any:
+        pool = self.get_connection_pool(params)  # type: ignore[attr-defined]
+        pool.connection_class = whole(pool.connection_class)
+        if type(pool) in PLAIN_POOLS:
+            # The limit is for the site's cache. Nobody here has more than one connection per thread.
+            pool.max_connections = UNLIMITED
+        return pool
 
 
 class PrivateFactory(_OwnPools, ConnectionFactory):  # type: ignore[misc]  # not typed
@@ -54,6 +83,10 @@ _PRIVATE = {
     "django_redis.pool.ConnectionFactory": f"{__name__}.PrivateFactory",
     "django_redis.pool.SentinelConnectionFactory": f"{__name__}.PrivateSentinelFactory",
 }
+
+
+# redis-py's own.
+UNLIMITED = 2**31
 
 
 class StoreClient:

@@ -24,6 +24,10 @@ if TYPE_CHECKING:
 _NAME = ("MGET",) if inspect.signature(ConnectionPool.get_connection).parameters["command_name"].default is inspect.Parameter.empty else ()
 
 
+# Those that wait for nobody, and make a connection where there is none.
+PLAIN_POOLS = frozenset({ConnectionPool, SentinelConnectionPool})
+
+
 class HeldConnections:
     """Sends messages over connections of `pool`, to which they are in use all the time. Safe to use from any thread.
 
@@ -104,7 +108,7 @@ def hold(client: Any) -> HeldConnections | None:
     # A pool that caches answers wants to know the keys of each command.
     if type(client) is not Redis or getattr(pool := client.connection_pool, "cache", None) is not None:
         return None
-    return HeldConnections(pool) if type(pool) in {ConnectionPool, SentinelConnectionPool} else None
+    return HeldConnections(pool) if type(pool) in PLAIN_POOLS else None
 
 
 def _read(connection: Any) -> Any:

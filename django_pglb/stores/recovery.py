@@ -143,7 +143,7 @@ class Recovery:
                 debts = self._next(acknowledged)
                 if not debts:
                     return True
-        except Exception as error:  # noqa: BLE001 - whatever the client library raises means that the store is not well
+        except Exception as error:  # noqa: BLE001 - in a thread of its own nobody interrupts, and it must not end
             with self._lock:
                 self.errors[type(error).__name__] += 1
             return False

@@ -12,6 +12,7 @@ from .debts import Loss
 from .eviction import eviction_advice
 from .memory import PROBE, WELL
 from .recovery import Condition, Recovery
+from .trouble import REDIS_ERRORS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -45,7 +46,7 @@ class RedisPointers:
             *values, answer = self._get([*keys, memory.key])
             if answer != WELL:
                 (answer,) = self._execute([memory.settle])
-        except Exception as error:
+        except REDIS_ERRORS as error:
             raise self._failed(memory, error) from error
         if answer != WELL:
             raise MemoryLost(f"the pointer store (cache {self._name!r}) {IS_NEW}")
@@ -57,14 +58,24 @@ class RedisPointers:
             raise self._refused()
         try:
             self._execute(save.command for save in saves)
-        except Exception as error:
+        except REDIS_ERRORS as error:
             raise self._failed(memory, error, saves) from error
+        except BaseException:
+            # Whoever interrupts, as a task's time limit does, ends this unit of work. What it has committed binds all the same.
+            self._save_in_spite(memory, saves)
+            raise
+
+    def _save_in_spite(self, memory: Memory, saves: Sequence[Save]) -> None:
+        try:
+            self._execute(save.command for save in saves)
+        except REDIS_ERRORS as error:
+            self.recovery.fail(error, saves, _loss(memory))
 
     def vouch(self, memory: Memory) -> None:
         """Declare that nothing was lost. Raises `StoreError`."""
         try:
             self._execute([memory.vouch])
-        except Exception as error:
+        except REDIS_ERRORS as error:
             raise self._silent(error) from error
 
     def look(self, memory: Memory) -> StoreReport:
@@ -73,7 +84,7 @@ class RedisPointers:
         try:
             (answer,) = self._execute([memory.ask])
             advice = eviction_advice(self._client.info("memory"))
-        except Exception as error:  # noqa: BLE001 - whatever the client library raises
+        except REDIS_ERRORS as error:
             return StoreReport(name=name, state=STORE_OFFLINE, why=f"does not answer: {type(error).__name__}")
         return StoreReport(name=name, state=STORE_ONLINE, why="" if answer == WELL else IS_NEW, advice=advice)
 

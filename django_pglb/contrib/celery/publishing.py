@@ -6,6 +6,7 @@ import logging
 from typing import TYPE_CHECKING, Any, Final
 
 from celery import current_task
+from celery.exceptions import SoftTimeLimitExceeded
 from celery.signals import before_task_publish
 
 from ...jobs import NOTHING, UNKNOWN, has_replicas, text_for_job
@@ -34,6 +35,8 @@ def attach_pointer(headers: MutableMapping[str, Any] | None = None, **_: object)
         text = text_for_job(after_others=_follows_a_chord())
         if text is None and has_replicas():
             text = NOTHING
+    except SoftTimeLimitExceeded:
+        raise  # of the task that publishes this one
     except Exception:
         log.exception("No pointer could be taken for a task, which reads from the primary therefore")
         text = UNKNOWN

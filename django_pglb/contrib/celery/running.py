@@ -13,7 +13,7 @@ import logging
 from typing import Any
 
 from celery.app.task import Task
-from celery.exceptions import Ignore
+from celery.exceptions import Ignore, SoftTimeLimitExceeded
 from celery.signals import task_postrun, task_prerun
 from django.core.exceptions import ImproperlyConfigured
 
@@ -81,6 +81,8 @@ def _publish_again(task: Task) -> bool:
     signature = task.signature_from_request(countdown=DELAY_SECONDS, headers=headers)
     try:
         signature.apply_async()
+    except SoftTimeLimitExceeded:
+        raise
     except Exception:
         log.exception("Task %s cannot be put back, and runs now instead", task.name)
         return False
