@@ -20,7 +20,7 @@ from .engine import connection_to
 from .errors import PrimaryProtected
 from .health.clock import now
 from .home import is_of_primary
-from .pointers import capture_bound, cluster_of, load_bound, note_write
+from .pointers import capture_bound, cluster_of, load_bound
 from .runtime import get_runtime
 from .waiting import wait_for_replica
 
@@ -157,7 +157,6 @@ def place_without_primary(primary: str, decision: Decision, *, is_bound: bool = 
 
 def place_write(primary: str) -> Decision:
     """Send a statement that was addressed to a replica, and is not provably a read, to `primary`."""
-    note_write(primary)
     return Decision(primary, Reason.WRITE)
 
 
@@ -195,10 +194,8 @@ def place_in_replica_transaction(alias: str) -> Decision:
 
 
 def place_on_primary(primary: str, kind: Kind) -> Decision:
-    """Return why a statement that is addressed to `primary` runs there, and note it if it writes."""
+    """Return why a statement that is addressed to `primary` runs there."""
     scope = current_scope()
-    if kind is Kind.WRITE:
-        note_write(primary)
     if kind is not Kind.READ:
         return Decision(primary, Reason.WRITE)
     if scope.routing is None:

@@ -41,16 +41,25 @@ class Saved(NamedTuple):
     """Whether the store keeps it for somebody, so that it binds also if the client does not carry it."""
 
 
-def note_write(primary: str, *, outcome_unknown: bool = False) -> None:
-    """Note that this unit of work writes to the cluster of `primary`."""
+def note_write(primary: str, *, outcome_unknown: bool = False, may_be_committed: bool = False) -> None:
+    """Note that this unit of work writes to the cluster of `primary`. Not before there is a connection to write on."""
     scope = current_scope()
     if scope.routing is None or scope.ignore_writes:
         return
+    if may_be_committed or outcome_unknown:
+        scope.routing.note_may_be_committed(primary)
     cluster = scope.routing.cluster(primary)
     if outcome_unknown:
         cluster.note_unknown_outcome()
     else:
         cluster.note_write()
+
+
+def note_refused(primary: str) -> None:
+    """Note that `primary` could not be connected to: nothing of what was to run there was sent."""
+    scope = current_scope()
+    if scope.routing is not None:
+        scope.routing.note_refused(primary)
 
 
 def note_end_of_write(primary: str) -> None:
@@ -70,6 +79,7 @@ def note_end_of_write(primary: str) -> None:
 
 def note_commit(routing: RoutingSession, primary: str) -> None:
     """Note that what `routing` wrote was committed, now. If it has ended, or is being streamed and this is no step of it, it is saved."""
+    routing.note_may_be_committed(primary)
     routing.cluster(primary).note_write()
     if routing.has_ended or (routing.streams and not current_scope().in_step):
         save_late(routing)
@@ -220,7 +230,7 @@ def save_now(routing: RoutingSession, *, also_unseen: bool = False) -> list[Save
     for primary in primaries:
         cluster = routing.clusters.get(primary)
         if primary in unseen or (cluster is not None and cluster.must_save):
-            saved.extend(_save_written(runtime, routing, routing.cluster(primary)))
+            saved.extend(_save_written(runtime, routing, routing.cluster(primary), is_unseen=primary in unseen))
         elif cluster is not None and cluster.must_remember:
             saved.extend(_save_seen(runtime, routing, cluster))
     return saved
@@ -231,6 +241,7 @@ def _may_have_written_unseen(runtime: Runtime, routing: RoutingSession, primary:
 
     Its method says so if its view was called, and used the cluster or acts for somebody: an outsider cannot make this site do anything
     by the method alone. What a thread of this process did meanwhile, outside any request, may have been started by it in any case.
+    It has not written if it wanted to use the primary and could never connect.
     """
     if not routing.is_taken_to_have_written or routing.is_safe_in(primary):
         return False
@@ -238,7 +249,7 @@ def _may_have_written_unseen(runtime: Runtime, routing: RoutingSession, primary:
         return False  # nobody can have written
     if primary in _used_outside(runtime, routing):
         return True
-    if not routing.view_ran:
+    if not routing.view_ran or routing.was_only_refused(primary):
         return False
     # To ask the other clusters as well would make each request wait for every primary of the project.
     return routing.has_used(primary) or (len(runtime.config.clusters) == 1 and _acts_for_somebody(runtime, routing))
@@ -269,15 +280,22 @@ def _is_among_rows(runtime: Runtime) -> bool:
     return any(connection_to(primary).pglb_is_busy for primary in runtime.config.clusters)
 
 
-def _save_written(runtime: Runtime, routing: RoutingSession, cluster: ClusterSession) -> Iterator[Saved]:
+def _save_written(runtime: Runtime, routing: RoutingSession, cluster: ClusterSession, *, is_unseen: bool) -> Iterator[Saved]:
+    """Save what `routing` wrote. `is_unseen`: it is taken to have written, whatever was seen of it."""
     was_seen, covered, must_pin, cluster.outcome_unknown = cluster.must_save, cluster.written, cluster.outcome_unknown, False
     connection = connection_to(cluster.primary)
     is_open = connection.in_atomic_block or connection.pglb_is_busy
+    may_be_committed = must_pin or cluster.may_be_committed or is_unseen or is_open or connection.pglb_transaction_is_open
     try:
         if not (was_seen or is_open) and runtime.is_known_to_be_down(cluster.primary):
             bound = pinned(runtime, cluster.primary)  # to ask would only take time
         else:
             bound = capture_bound(runtime, cluster, must_pin=must_pin)
+        if bound.pointer is None and not may_be_committed:
+            # Nobody can miss anything. To keep the user's next pages from the replicas would help nobody.
+            cluster.saved = covered
+            yield from _save_seen(runtime, routing, cluster)
+            return
         identities = _identities_to_bind(routing, wrote=was_seen, may_ask=bound.pointer is not None or is_open)
     except BaseException:
         # Whoever interrupts, as a task's time limit does, ends this unit of work. What it has committed binds those who are known.

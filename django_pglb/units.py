@@ -155,7 +155,7 @@ def mark_write(using: str = DEFAULT_DB_ALIAS) -> None:
     outlives its request, it saves at once; not in an event loop, so call it there through `sync_to_async`.
     """
     primary = _primary_of(using)
-    pointers.note_write(primary)
+    pointers.note_write(primary, may_be_committed=True)
     runtime.get_runtime().note_use(primary)
     if _get_running_loop() is None:
         pointers.note_end_of_write(primary)

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import logging
+import socket
+import struct
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from typing import Any
 
+import psycopg
 import pytest
 from django.db import OperationalError, connections, transaction
 from django.http import HttpRequest, HttpResponse
@@ -212,6 +216,163 @@ def test_post_whose_thread_wrote_before_the_primary_died_pins(site: Site, browse
 def write_and_close() -> None:
     Entry.objects.create(text="unseen")
     connections.close_all()
+
+
+# --- Nothing was sent to the primary ---
+
+
+@contextmanager
+def killed(site: Site) -> Iterator[None]:
+    site.cluster.primary.kill()
+    yield
+    site.cluster.primary.start()
+
+
+@contextmanager
+def led_to(**place: Any) -> Iterator[None]:
+    """`default` leads somewhere else."""
+    settings_dict = connections["default"].settings_dict
+    before = {key: settings_dict[key] for key in place}
+    settings_dict.update(place)
+    yield
+    connections["default"].close()
+    settings_dict.update(before)
+
+
+@contextmanager
+def starting(site: Site) -> Iterator[None]:
+    """Whatever is asked of the server, it is starting up (57P03)."""
+    said = b"SFATAL\0VFATAL\0C57P03\0Mthe database system is starting up\0\0"
+    with socket.create_server(("127.0.0.1", 0)) as server, ThreadPoolExecutor(1) as pool:
+
+        def refuse() -> None:
+            with suppress(OSError):
+                while True:
+                    with server.accept()[0] as client:
+                        client.recv(65536)
+                        client.sendall(b"E" + struct.pack("!I", len(said) + 4) + said)
+
+        pool.submit(refuse)
+        with led_to(PORT=server.getsockname()[1]):
+            yield
+        server.shutdown(socket.SHUT_RDWR)
+
+
+@contextmanager
+def full(site: Site) -> Iterator[None]:
+    with ExitStack() as taken:
+        with suppress(psycopg.OperationalError):
+            while True:
+                taken.enter_context(site.cluster.primary.connect())
+        yield
+
+
+REFUSALS: dict[str, Callable[[Site], AbstractContextManager[None]]] = {
+    "connection refused": killed,
+    "unknown host": lambda site: led_to(HOST="nowhere.invalid"),
+    "a standby": lambda site: led_to(PORT=site.cluster.replicas[0].port),
+    "starting up": starting,
+    "too many clients": full,
+}
+
+
+@contextmanager
+def refusing(site: Site, refusal: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Every connection to the primary is refused, and the checker knows of nothing."""
+    site.wait_until_seen()
+    stop_checking(monkeypatch)
+    connections["default"].close()
+    with REFUSALS[refusal](site):
+        yield
+
+
+def write_at_once() -> None:
+    Entry.objects.create(text="lost")
+
+
+def write_in_a_block() -> None:
+    with transaction.atomic():
+        Entry.objects.create(text="lost")
+
+
+def write_to_a_replica() -> None:
+    with connections["replica1"].cursor() as cursor:
+        cursor.execute("INSERT INTO guestbook_entry (text, created) VALUES ('lost', now())")
+
+
+def copy_in() -> None:
+    with connections["replica1"].cursor() as cursor, cursor.copy("COPY guestbook_author (name) FROM STDIN") as copy:
+        copy.write_row(["lost"])
+
+
+@pytest.mark.parametrize("refusal", REFUSALS)
+def test_post_that_the_primary_refused_does_not_keep_its_user_from_the_replicas(
+    site: Site, user: Any, refusal: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not one attempt came through, so nothing was written: the error is the user's, and the pages go on."""
+    browser = signed_in(user)
+    browser.post("/write/", {"text": "last"})
+    with refusing(site, refusal, monkeypatch):
+        before = browser.cookies["pglb"].value
+        with pytest.raises(OperationalError):
+            browser.post("/write/", {"text": "lost"})
+        assert browser.cookies["pglb"].value == before
+        response = browser.get("/newest/")
+        assert response.json() == {"text": "last"}
+        assert Served(response).aliases <= {"replica1", "replica2"}
+
+
+@pytest.mark.parametrize("write", [write_at_once, write_in_a_block, write_to_a_replica, copy_in])
+@pytest.mark.parametrize("refusal", ["connection refused", "a standby"])
+def test_unit_whose_writes_were_refused_pins_nobody(
+    site: Site, refusal: str, write: Callable[[], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever door it took."""
+    fill(site)
+    with refusing(site, refusal, monkeypatch):
+        with routing_session(identity=WRITER), pytest.raises((OperationalError, psycopg.OperationalError)):
+            write()
+        with routing_session(identity=WRITER):
+            assert Entry.objects.count() == 5
+            assert [decision.reason for decision in current_decisions()] == [Reason.REPLICA]
+
+
+def test_transaction_that_was_lost_before_its_commit_pins_nobody(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The server forgets it; the commit was never sent."""
+    fill(site)
+    site.wait_until_seen()
+    stop_checking(monkeypatch)
+    try:
+        with routing_session(identity=WRITER), suppress(OperationalError), transaction.atomic():
+            Entry.objects.create(text="lost")
+            site.cluster.primary.kill()
+            Entry.objects.create(text="lost as well")
+            pytest.fail("the primary is dead")
+        with routing_session(identity=WRITER):
+            assert Entry.objects.count() == 5
+            assert [decision.reason for decision in current_decisions()] == [Reason.REPLICA]
+    finally:
+        site.cluster.primary.start()
+
+
+@pytest.mark.parametrize("outer", [False, True])
+def test_committed_write_pins_when_its_position_cannot_be_taken(site: Site, outer: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where the block that committed it was opened around the unit, inside another one: nobody may miss it."""
+    site.pause_replay()
+    stop_checking(monkeypatch)
+    try:
+        with routing_session(identity=WRITER):
+            if outer:
+                with transaction.atomic(), routing_session():
+                    Entry.objects.create(text="kept")
+            else:
+                with transaction.atomic():
+                    Entry.objects.create(text="kept")
+            site.cluster.primary.kill()
+        with routing_session(identity=WRITER), pytest.raises(OperationalError):
+            Entry.objects.count()
+    finally:
+        site.cluster.primary.start()
 
 
 # --- Every replica is down ---

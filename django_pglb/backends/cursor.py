@@ -65,6 +65,7 @@ class RoutedCursor(CarryingCursor):
     _judged: Any = None
     _statement: tuple[Any, Any] | None = None
     _has_run = False
+    _may_have_run = True
     _rows_delivered = False
     _is_closed = False
 
@@ -210,6 +211,7 @@ class RoutedCursor(CarryingCursor):
     def _open_placed(self, decision: Decision) -> None:
         """Open a raw cursor where `decision` says, or on the next host if that one cannot be reached."""
         requested = self.requested
+        self._may_have_run = False
         while True:
             self._decision = decision
             try:
@@ -225,6 +227,10 @@ class RoutedCursor(CarryingCursor):
                     raise
                 decision = self._exclude(decision.alias, Reason.FAILOVER)
             else:
+                self._may_have_run = True
+                if self._kind is Kind.WRITE:
+                    # Not earlier: what cannot be sent writes nothing.
+                    pointers.note_write(self._primary)
                 return
 
     def _open(self, db: Any) -> None:
@@ -317,16 +323,17 @@ class RoutedCursor(CarryingCursor):
 
     @contextmanager
     def _noting_outcome(self) -> Iterator[None]:
-        """Note that a write in here has returned, or that its answer never came."""
+        """Note that a write in here has returned, or that its answer never came. Neither if it has certainly not run."""
         try:
             yield
-        except (DatabaseError, psycopg.Error):
+        except (DatabaseError, psycopg.Error) as error:
+            self._may_have_run = self._may_have_run and not self.db.pglb_was_refused(error)
             # In a transaction nothing can have been committed by this statement.
-            if self._kind is Kind.WRITE and not self.db.in_atomic_block and self.db.pglb_is_lost:
+            if self._may_have_run and self._kind is Kind.WRITE and not self.db.in_atomic_block and self.db.pglb_is_lost:
                 self.db.pglb_note_unknown_outcome()
             raise
         finally:
-            if self._kind is Kind.WRITE:
+            if self._may_have_run and self._kind is Kind.WRITE:
                 pointers.note_end_of_write(self._primary)
 
     def _execute_here(self, sql: Any, params: Any) -> Any:
@@ -371,10 +378,12 @@ class RoutedCursor(CarryingCursor):
         for pause in self.db.pglb_pauses():
             if not self._may_run_again(error, was_idle=was_idle):
                 raise error
+            self._may_have_run = False
             pause()
             # The next connection may be one to another server: `HOST` may name several.
             self.db.close()
             self._open(self.db)
+            self._may_have_run = True
             try:
                 return run()
             except DatabaseError as another:
@@ -391,6 +400,7 @@ class RoutedCursor(CarryingCursor):
                 return False
             # Inside a transaction Django refuses everything from here on; after it, it connects anew.
             db.close()
+            self._may_have_run = False
         return verdict is not OnPrimary.RAISE and was_idle and not (db.in_atomic_block or self._rows_delivered)
 
     # --- Failing over ---

@@ -24,6 +24,7 @@ from psycopg.pq import TransactionStatus
 from .. import placement, pointers, runtime
 from ..conf import get_config
 from ..core.lsn import Pointer
+from ..core.retry import OnPrimary, judge_on_primary
 from ..core.session_state import CLEAN
 from ..health.clock import now
 from ..health.probe import NO_CONTROL_DATA
@@ -93,6 +94,12 @@ class LoadBalancedMixin(ViewBlock):
             return None
         config = get_config()
         return config.clusters.get(config.primary_of.get(self.alias, ""))
+
+    @property
+    def pglb_is_primary(self) -> bool:
+        """Whether this alias is the primary of a cluster."""
+        cluster = self.pglb_cluster()
+        return cluster is not None and cluster.primary == self.alias
 
     def pglb_replica(self) -> ReplicaConfig | None:
         """Return this alias' entry in `REPLICAS`."""
@@ -267,6 +274,10 @@ class LoadBalancedMixin(ViewBlock):
         self.pglb_writers = frozenset()
         try:
             super().connect()
+        except Exception:
+            if self._pglb_deadline == inf and self.pglb_is_primary:
+                pointers.note_refused(self.alias)
+            raise
         finally:
             self._pglb_is_connecting = False
         # A pool may have had it before.
@@ -362,10 +373,14 @@ class LoadBalancedMixin(ViewBlock):
         return self.pglb_transaction_is_open and not self.pglb_is_views_block_unused()
 
     def _commit(self) -> None:
+        # Then nothing is sent, and the server has forgotten the transaction.
+        was_lost = self.pglb_is_lost
+        for routing in () if was_lost else self.pglb_writers:
+            routing.note_may_be_committed(self.alias)
         try:
             super()._commit()
-        except Exception:
-            if self.pglb_is_lost:
+        except Exception as error:
+            if self.pglb_is_lost and not (was_lost or self.pglb_was_refused(error)):
                 self.pglb_note_unknown_outcome()
                 self._pglb_tell_writers()
             raise
@@ -399,16 +414,20 @@ class LoadBalancedMixin(ViewBlock):
         with super()._cursor() as cursor:
             cursor.execute(sql)
 
+    def pglb_was_refused(self, error: Exception) -> bool:
+        """Say whether `error` ended this connection before the statement that it answers was run."""
+        cause = error if isinstance(error, psycopg.Error) else error.__cause__
+        sqlstate: str | None = getattr(cause, "sqlstate", None)
+        return self.pglb_is_lost and judge_on_primary(sqlstate, connection_lost=True) is OnPrimary.AGAIN_IF_LOST
+
     def pglb_note_unknown_outcome(self) -> None:
         """Note that a write was sent to this primary and its answer never came."""
-        cluster = self.pglb_cluster()
-        if cluster is not None and cluster.primary == self.alias:
+        if self.pglb_is_primary:
             pointers.note_write(self.alias, outcome_unknown=True)
 
     def pglb_note_use(self) -> None:
         """Note that a transaction has ended on this primary, or rows have been copied there: an earlier position does not cover them."""
-        cluster = self.pglb_cluster()
-        if cluster is not None and cluster.primary == self.alias:
+        if self.pglb_is_primary:
             runtime.get_runtime().note_use(self.alias)
 
     def pglb_note_end_of_rows(self) -> None:

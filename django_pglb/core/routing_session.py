@@ -123,6 +123,7 @@ class ClusterSession:
         "left_behind",
         "loaded",
         "look_again_at",
+        "may_be_committed",
         "must_renew",
         "outcome_unknown",
         "primary",
@@ -137,6 +138,7 @@ class ClusterSession:
         "stays",
         "store_down",
         "waited",
+        "was_refused",
         "without_primary",
         "written",
     )
@@ -165,6 +167,10 @@ class ClusterSession:
         """The latest write that keeps no read on the primary any more: its own pointer does, where it must."""
         self.changed_session = False
         """It has told a database session on the primary what no replica knows, and stays there until it ends."""
+        self.may_be_committed = False
+        """Something that it wrote may have been committed. Else no later read can miss it."""
+        self.was_refused = False
+        """The primary could not be connected to when something was to run there."""
         self.waited = False
         """This unit of work has had its wait for a replica (`WAIT_SECONDS`)."""
         self.outcome_unknown = False
@@ -253,7 +259,7 @@ class ClusterSession:
             self.touch()
 
     def note_unknown_outcome(self) -> None:
-        self.outcome_unknown = True
+        self.outcome_unknown = self.may_be_committed = True
         self.note_write()
 
     def follow(self, other: ClusterSession) -> None:
@@ -464,6 +470,21 @@ class RoutingSession:
         """Whether a request's unsafe method means that its view may write unseen: in threads that it starts, by services that it calls."""
         return not self.safe_method and not self.replica_reads
 
+    def note_may_be_committed(self, primary: str) -> None:
+        """Note that what this unit of work wrote, and so those around it, may be committed."""
+        for unit in (self, *self.around()):
+            unit.cluster(primary).may_be_committed = True
+
+    def note_refused(self, primary: str) -> None:
+        """Note that the primary could not be connected to."""
+        for unit in (self, *self.around()):
+            unit.cluster(primary).was_refused = True
+
+    def was_only_refused(self, primary: str) -> bool:
+        """Whether every attempt to run something on the primary ended before anything was sent."""
+        cluster = self.clusters.get(primary)
+        return cluster is not None and cluster.was_refused and not cluster.was_answered_by_primary
+
     def has_used(self, primary: str) -> bool:
         """Whether a read of the cluster of `primary` was placed, or a statement ran there, in this unit of work or in one around it."""
         cluster = self.clusters.get(primary)
@@ -502,6 +523,7 @@ class RoutingSession:
                 theirs.note_write()
             if ours.changed_session:
                 theirs.note_session_change()
+            theirs.may_be_committed = theirs.may_be_committed or ours.may_be_committed
             theirs.outcome_unknown = theirs.outcome_unknown or ours.outcome_unknown
 
     def decisions(self) -> tuple[DecisionCount, ...]:
