@@ -12,7 +12,7 @@ class DjangoPglbConfig(AppConfig):
 
     def ready(self) -> None:
         """Register the checks and listen to Django. Imported here, since models and settings are complete only now."""
-        from . import checks, generic_prefetch, pickling, receivers, view_calls
+        from . import checks, generic_prefetch, pickling, querysets, receivers, view_calls
 
         # Under a tag of its own, and not under `database`: they open no connection, so they run with every `check`.
         register(checks.check, checks.TAG)
@@ -22,3 +22,4 @@ class DjangoPglbConfig(AppConfig):
         generic_prefetch.install()
         view_calls.follow()
         pickling.register()
+        querysets.connect()

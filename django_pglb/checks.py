@@ -94,9 +94,10 @@ def _replica_problems(cluster: ClusterConfig) -> Iterator[Problem]:
     for replica in cluster.replicas:
         alias, options = replica.alias, settings.DATABASES[replica.alias]
         yield from _mirror_problems(alias, options, cluster.primary)
-        if options.get("ATOMIC_REQUESTS"):
-            message = f"{setting_path('DATABASES', alias, 'ATOMIC_REQUESTS')}: opens a transaction on the replica for every request."
-            yield Problem(CheckId.ATOMIC_REQUESTS_ON_REPLICA, message, "Set it on the primary only.")
+        if options.get("ATOMIC_REQUESTS") and not primary.get("ATOMIC_REQUESTS"):
+            path = setting_path("DATABASES", alias, "ATOMIC_REQUESTS")
+            message = f"{path}: makes each view a transaction on {shown(cluster.primary)}, since a transaction is the primary's."
+            yield Problem(CheckId.ATOMIC_REQUESTS_ON_REPLICA, message, "Set it on the primary, or nowhere.")
         # In front of a pooler both belong to the pooler, which has names of its own and is often reached without TLS on the same machine.
         if not replica.pooled:
             yield from _difference_problems(alias, options, cluster.primary, primary)

@@ -81,8 +81,8 @@ class LoadBalancingMiddleware:
         routing = current_scope().routing
         if routing is not None and was_opened(request):
             databases = settings.DATABASES
-            clusters = runtime.get_runtime().config.clusters
-            atomic = [primary for primary in clusters if databases.get(primary, {}).get("ATOMIC_REQUESTS")]
+            aliases = runtime.get_runtime().config.primary_of
+            atomic = [alias for alias in aliases if databases.get(alias, {}).get("ATOMIC_REQUESTS")]
             routing.view_atomic = frozenset(atomic).difference(getattr(view, "_non_atomic_requests", ()))
 
     def _open(self, request: HttpRequest) -> RoutingSession | None:

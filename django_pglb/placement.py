@@ -3,24 +3,23 @@
 from __future__ import annotations
 
 import logging
-import time
 from asyncio import _get_running_loop  # the documented one raises where there is none, which costs a microsecond
 from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
 
-from django.db import OperationalError
+from django.db import InternalError
 
 from . import signals
 from .context import current_scope
 from .core.decision import Decision, Reason
 from .core.lease import Lease
-from .core.policy import any_replica, can_be_proved, is_void, pick, replica_or_primary, standing_rule, unit_rule
+from .core.policy import any_replica, is_void, pick, replica_or_primary, standing_rule, unit_rule
 from .core.statements import Kind
 from .engine import connection_to
 from .errors import PrimaryProtected
 from .health.clock import now
 from .home import is_of_primary
-from .pointers import capture_bound, cluster_of, load_bound
+from .pointers import cluster_of, load_bound
 from .runtime import get_runtime
 from .waiting import wait_for_replica
 
@@ -43,9 +42,11 @@ FOR_WANT_OF_REPLICA = WITHOUT_REPLICA | {Reason.BEHIND}
 PROTECTED = (
     "no replica of {} is usable, and {} reads at a time are all that this process sends to it for want of one (PRIMARY_FALLBACK_LIMIT)"
 )
-CANNOT_LEAVE = "{} has not replayed what this user wrote, and a transaction is open on it: open the transaction on the primary instead"
-CANNOT_KNOW = "{} does not have the state of the primary's session (SET, temporary tables): open the transaction on the primary instead"
-CANNOT_TELL = "the pointer store does not answer, so {} may lack what this user wrote: open the transaction on the primary instead"
+CANNOT_LEAVE = "{} has not replayed what this user wrote, and a transaction is open on it"
+READS_ONLY = (
+    "a transaction is open on the replica {}, as use_replicas() lets one be, and this statement is not provably a read:"
+    " write outside use_replicas(), where a transaction is the primary's"
+)
 
 
 def held_lease(primary: str) -> Lease | None:
@@ -172,25 +173,25 @@ def note_session_change(primary: str) -> None:
         routing.cluster(primary).note_session_change()
 
 
-def place_in_replica_transaction(alias: str) -> Decision:
-    """Return why a statement runs in a transaction that the caller has opened on the replica `alias`, which it cannot leave."""
-    runtime, scope = get_runtime(), current_scope()
-    primary = runtime.config.primary_of[alias]
+def place_in_own_transaction(alias: str, kind: Kind, *, is_bound: bool = False) -> Decision:
+    """Return where a statement goes that is addressed to the replica `alias`, on which `use_replicas()` has let a transaction be opened.
+
+    Raises `InternalError`, as the replica would, for what is not provably a read: it would be no part of that transaction.
+    """
+    if kind is not Kind.READ:
+        raise InternalError(READS_ONLY.format(alias))
+    scope, primary = current_scope(), get_runtime().config.primary_of[alias]
     if scope.routing is not None and has_session_state(scope.routing.cluster(primary)):
-        raise OperationalError(CANNOT_KNOW.format(alias))
-    if scope.forced == "replicas":
-        return Decision(alias, Reason.STALE_ALLOWED)
-    if scope.routing is not None:
-        cluster = cluster_of(runtime, scope.routing, primary)
-        load_bound(runtime, scope.routing, cluster)
-        if cluster.store_down and runtime.config.clusters[primary].on_store_error == "primary":
-            raise OperationalError(CANNOT_TELL.format(alias))
-        if scope.routing.has_unsaved(primary):
-            # What this unit wrote itself has no position yet, and the replica must prove one.
-            cluster.bind(capture_bound(runtime, cluster).shifted(now() - time.time()))
-        if not can_be_proved(cluster, runtime.topology(primary), now()):
-            raise OperationalError(CANNOT_LEAVE.format(alias))
-    return Decision(alias, Reason.EXPLICIT)
+        return Decision(primary, Reason.SESSION_STATE)
+    if is_bound or not is_stale_allowed():
+        # Only in there a snapshot of whatever age is fine.
+        return Decision(primary, Reason.TRANSACTION)
+    return Decision(alias, Reason.STALE_ALLOWED)
+
+
+def is_stale_allowed() -> bool:
+    """Say whether the caller is inside `use_replicas()`."""
+    return current_scope().forced == "replicas"
 
 
 def place_on_primary(primary: str, kind: Kind) -> Decision:

@@ -203,6 +203,12 @@ WRONG: dict[str, tuple[dict[str, Any], str, Iterable[str]]] = {
 }
 
 
+def test_atomic_requests_may_be_shared() -> None:
+    """On all aliases of a cluster it means what it means on the primary."""
+    shared = {alias: {**settings.DATABASES[alias], "ATOMIC_REQUESTS": True} for alias in settings.DATABASES}
+    assert not [message for message in messages(DATABASES=shared) if message.id == "django_pglb.W009"]
+
+
 @pytest.mark.parametrize("name", WRONG)
 def test_a_wrong_setting_is_named(name: str) -> None:
     """The one message of our checks has the id, the level, the setting and the words."""

@@ -18,7 +18,7 @@ from django.db.models.functions import JSONObject
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
 
-from django_pglb import current_decisions, mark_write, placement, routing_session, runtime
+from django_pglb import current_decisions, mark_write, placement, routing_session, runtime, use_replicas
 from django_pglb.backends import mixin
 from django_pglb.core.decision import Reason
 from django_pglb.core.topology import HostState
@@ -171,7 +171,7 @@ def test_all_replicas_dead_the_primary_serves(site: Site) -> None:
 def test_iterator_fails_over_before_its_first_row_and_never_after(site: Site) -> None:
     """Another server has another snapshot: a result is never stitched together from two."""
     fill(site, 10)
-    with routing_session(), transaction.atomic(using="replica2"):
+    with use_replicas(), transaction.atomic(using="replica2"):
         pass
     with routing_session():
         rows = Entry.objects.order_by("pk").iterator(chunk_size=2)

@@ -10,7 +10,7 @@ import psycopg
 import pytest
 from django.db import OperationalError, connections, transaction
 
-from django_pglb import current_decisions, routing_session, runtime
+from django_pglb import current_decisions, routing_session, runtime, use_replicas
 from django_pglb.core.decision import Reason
 from django_pglb.core.topology import HostState
 from django_pglb.testing import wait_until
@@ -135,7 +135,7 @@ def test_transaction_on_a_frozen_host_is_an_error(quick: Site) -> None:
     """Nobody else has its snapshot; it ends all the same."""
 
     def read() -> None:
-        with transaction.atomic(using="replica1"):
+        with use_replicas(), transaction.atomic(using="replica1"):
             Entry.objects.using("replica1").count()
             quick.cluster.replicas[0].freeze()
             Entry.objects.using("replica1").count()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from contextvars import copy_context
 from math import inf
 from typing import Any
@@ -350,12 +350,22 @@ def test_relations_of_what_came_from_the_primary_are_read_there(site: Site, read
         assert answered(lambda: entry.author and entry.author.name) == ("ann", "default", Reason.INSTANCE)
 
 
-def test_transaction_on_the_replica_is_its_callers(checker: BelievingChecker, read: Read) -> None:
-    """Its statements are what the caller asked for there."""
+def test_transaction_by_the_replicas_alias_suspends_it(checker: BelievingChecker, read: Read) -> None:
+    """It is the primary's."""
     with routing_session():
         alias = leased(read)
         with transaction.atomic(using=alias):
-            assert answered(lambda: Entry.objects.using(alias).values_list("text", flat=True).first()) == (None, alias, Reason.EXPLICIT)
+            assert read() == (None, "default", Reason.TRANSACTION)
+        assert read() == (None, alias, Reason.REPLICA)
+
+
+def test_transaction_of_the_replicas_own_suspends_it(site: Site, checker: BelievingChecker, read: Read) -> None:
+    """What use_replicas() has let be opened there, and leaves open, may have a snapshot of any age."""
+    with routing_session(), ExitStack() as stack:
+        alias = leased(read)
+        with use_replicas():
+            stack.enter_context(transaction.atomic(using=alias))
+        assert read()[1:] == ("default", Reason.TRANSACTION)
 
 
 @pytest.mark.parametrize("sql", ["SELECT 1 FROM guestbook_entry FOR UPDATE", "SELECT pg_advisory_lock(1)"])

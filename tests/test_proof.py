@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import psycopg
 import pytest
-from django.db import InterfaceError, OperationalError, ProgrammingError, connections, transaction
+from django.db import InterfaceError, ProgrammingError, connections
 from django.db.backends.utils import CursorWrapper
 
 from django_pglb import current_decisions, placement, routing_session, runtime, use_replicas
@@ -267,27 +267,6 @@ def test_separate_proof_refuses_a_replica_that_is_behind(site: Site, believing: 
             assert {(d.alias, d.reason) for d in current_decisions()} == {("default", Reason.BEHIND)}
 
 
-def test_transaction_on_a_replica_that_is_behind_is_an_error(site: Site, believing: BelievingChecker) -> None:
-    """Its statements cannot go elsewhere, and an old answer would be a lie."""
-    with paused(site):
-        write("new")
-        with (
-            routing_session(identity=WRITER),
-            pytest.raises(OperationalError, match="has not replayed what this user wrote"),
-            transaction.atomic(using="replica1"),
-        ):
-            Entry.objects.using("replica1").count()
-
-
-def test_transaction_on_a_replica_that_is_there_reads_it(site: Site) -> None:
-    """An explicit transaction on a replica is left alone, proof included."""
-    write("new")
-    site.wait_until_seen()
-    with routing_session(identity=WRITER), transaction.atomic(using="replica2"):
-        assert Entry.objects.using("replica2").get().text == "new"
-        assert [(d.alias, d.reason) for d in current_decisions()] == [("replica2", Reason.EXPLICIT)]
-
-
 def test_error_beside_a_failed_proof_is_not_the_callers(site: Site, believing: BelievingChecker) -> None:
     """A query that fails on old data is answered by the host that has the new: the proof is asked for before the error is believed."""
     with paused(site):
@@ -411,22 +390,6 @@ def test_waiting_ends(site: Site, settings: Any, monkeypatch: pytest.MonkeyPatch
             assert time.monotonic() - started > 0.1
             assert {d.reason for d in current_decisions()} == {Reason.BEHIND}
     assert waits == [1]
-
-
-def test_transaction_on_a_replica_must_show_what_this_very_unit_wrote(site: Site, believing: BelievingChecker) -> None:
-    """No position has been taken for that write yet: it is taken then."""
-    with paused(site), routing_session():
-        Entry.objects.create(text="new")
-        with pytest.raises(OperationalError, match="has not replayed"), transaction.atomic(using="replica1"):
-            Entry.objects.using("replica1").count()
-
-
-def test_transaction_on_a_replica_must_show_what_the_unit_around_wrote(site: Site, believing: BelievingChecker) -> None:
-    """The unit inside has written nothing itself, and is bound by that write all the same."""
-    with paused(site), routing_session():
-        Entry.objects.create(text="new")
-        with routing_session(), pytest.raises(OperationalError, match="has not replayed"), transaction.atomic(using="replica1"):
-            Entry.objects.using("replica1").count()
 
 
 def test_proved_cursor_behaves_as_any(site: Site) -> None:

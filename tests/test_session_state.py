@@ -8,7 +8,7 @@ from typing import Any
 
 import psycopg
 import pytest
-from django.db import OperationalError, connection, connections, transaction
+from django.db import connection, connections, transaction
 from django.http import HttpRequest, HttpResponse, JsonResponse, StreamingHttpResponse
 from django.test import Client
 from django.urls import path
@@ -294,12 +294,21 @@ def test_page_whose_reads_are_placed_already_notices(tenants: Site) -> None:
         assert ("default", Reason.SESSION_STATE) in reads()
 
 
-def test_transaction_on_a_replica_is_refused(tenants: Site) -> None:
-    """Inside `use_replicas()` such a transaction is the replica's, which has not been told."""
+def test_transaction_by_a_replicas_alias_is_the_primarys(tenants: Site) -> None:
+    """Also inside `use_replicas()`, where it would be the replica's, which has not been told."""
     with routing_session(), use_replicas():
         run("SET ROLE tenant_a")
-        with pytest.raises(OperationalError, match="session"), transaction.atomic(using="replica1"):
-            Entry.objects.using("replica1").count()
+        with transaction.atomic(using="replica1"):
+            assert [entry.text for entry in Entry.objects.using("replica1")] == ["of tenant a"]
+            assert connection.in_atomic_block
+
+
+def test_transaction_of_a_replicas_own_is_read_elsewhere(tenants: Site) -> None:
+    """Once the primary's session has been told what the replica's has not."""
+    with routing_session(), use_replicas(), transaction.atomic(using="replica1"):
+        run("SET ROLE tenant_a")
+        assert [entry.text for entry in Entry.objects.using("replica1")] == ["of tenant a"]
+        assert ("default", Reason.SESSION_STATE) in reads()
 
 
 @pytest.fixture

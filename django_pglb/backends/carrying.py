@@ -136,7 +136,7 @@ class CarryingCursor(CursorDebugWrapper):
         sqlstate = getattr(error.__cause__, "sqlstate", None)
         return (
             not self.db.pglb_is_lost
-            and not self.db.in_atomic_block
+            and not self.db.pglb_has_own_transaction
             and sqlstate not in TIMEOUTS
             and judge(sqlstate, Phase.STATEMENT, connection_lost=False) is Verdict.RAISE
         )

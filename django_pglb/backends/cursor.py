@@ -26,7 +26,7 @@ from ..health.trouble import is_cancelled_by_replay
 from .carrying import CarryingCursor, Plain
 from .errors import HostIsOut
 from .proof import IN_HOT_STANDBY, NotReached
-from .sql import kind_of
+from .sql import is_local_setting, kind_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -150,8 +150,10 @@ class RoutedCursor(CarryingCursor):
         """Open a raw cursor on the replica that was asked for, if the rules have answered already that this unit of work reads there."""
         requested = self.requested
         lease = placement.held_lease(self._primary)
-        if lease is None or lease.decision.alias != requested.alias or requested.in_atomic_block or classify(sql) is not Kind.READ:
+        if lease is None or lease.decision.alias != requested.alias or classify(sql) is not Kind.READ:
             return None
+        if requested.connection is not None and not requested.autocommit:
+            return None  # there is a transaction on it
         self._judged, self._kind, self._failed_at = sql, Kind.READ, inf
         self._open_placed(lease.decision)
         return lease
@@ -171,13 +173,20 @@ class RoutedCursor(CarryingCursor):
         self._failed_at = inf
         if self._primary == self.requested.alias:
             self._open_placed(placement.place_on_primary(self._primary, kind))
-        elif self.requested.in_atomic_block and self.requested.pglb_mirror_of is None:
-            # The caller opened a transaction on this very replica: its statements cannot go elsewhere.
-            # On a mirror it was the test case, and what the test has written is in the primary's transaction.
-            self._decision = placement.place_in_replica_transaction(self.requested.alias)
-            self._open(self.requested)
+        elif self._is_in_own_transaction():
+            if kind is Kind.WRITE and is_local_setting(self._judged):
+                self._kind = Kind.READ
+            self._open_placed(placement.place_in_own_transaction(self.requested.alias, self._kind, is_bound=self._is_bound))
         else:
             self._open_placed(placement.place_on_replica(self.requested.alias, kind, is_bound=self._is_bound))
+
+    def _is_in_own_transaction(self) -> bool:
+        """Say whether the caller has a transaction of the replica's own, as only `use_replicas()` lets one be opened.
+
+        Outside it a mirror may have the one of a test case that has no primary.
+        """
+        requested = self.requested
+        return requested.pglb_has_own_transaction and (requested.pglb_mirror_of is None or placement.is_stale_allowed())
 
     def _begin(self, statement: Any, params: Any, begin: Callable[[], T]) -> T:
         """Return what `begin` returns on the host where `statement` belongs, which cannot share a message with its proof.
@@ -411,7 +420,7 @@ class RoutedCursor(CarryingCursor):
         `failure`: what this host has answered already.
         """
         while True:
-            on_replica, fixed = self._on_replica, self.db.in_atomic_block or self._rows_delivered
+            on_replica, fixed = self._on_replica, self.db.pglb_has_own_transaction or self._rows_delivered
             try:
                 if failure is not None:
                     failed, failure = failure, None

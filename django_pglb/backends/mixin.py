@@ -34,7 +34,7 @@ from .deadline import ask_by, connect_by
 from .errors import HostIsOut
 from .position import ON_PRIMARY, ON_PRIMARY_OF_SYSTEM, pointer_on_primary
 from .proof import IN_HOT_STANDBY, shown_position
-from .view_block import ViewBlock
+from .transactions import TransactionOfPrimary
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -64,7 +64,7 @@ _serials = itertools.count(1)
 _cursor_numbers = itertools.count(1)
 
 
-class LoadBalancedMixin(ViewBlock):
+class LoadBalancedMixin(TransactionOfPrimary):
     """Mix into a `DatabaseWrapper` of Django's PostgreSQL backend, before it."""
 
     pglb_capable = True
@@ -80,7 +80,6 @@ class LoadBalancedMixin(ViewBlock):
     pglb_shares_messages = True
     """Whether the proof and the read may travel in one message: not where the server's default isolation makes them share a snapshot."""
 
-    _pglb_is_connecting = False
     _pglb_deadline = inf
     """Until when a connection is waited for, where that must not take as long as it may."""
 
@@ -107,7 +106,7 @@ class LoadBalancedMixin(ViewBlock):
 
     def _pglb_home(self) -> str | None:
         """Return the primary that answers for this alias, a replica's of a cluster that is switched off."""
-        if self._pglb_is_connecting or self.alias == NO_DB_ALIAS:
+        if self._pglb_means_itself or self.alias == NO_DB_ALIAS:
             return None
         home = get_config().home_of.get(self.alias)
         return None if home == self.alias else home
@@ -269,8 +268,6 @@ class LoadBalancedMixin(ViewBlock):
     # --- Cursors ---
 
     def connect(self) -> None:
-        # What sets the connection up, Django itself or a handler of `connection_created`, means this very connection.
-        self._pglb_is_connecting = True
         self.pglb_writers = frozenset()
         try:
             super().connect()
@@ -278,8 +275,6 @@ class LoadBalancedMixin(ViewBlock):
             if self._pglb_deadline == inf and self.pglb_is_primary:
                 pointers.note_refused(self.alias)
             raise
-        finally:
-            self._pglb_is_connecting = False
         # A pool may have had it before.
         self.pglb_carries_state = not self._pglb_session_state.is_clean
 
@@ -289,7 +284,7 @@ class LoadBalancedMixin(ViewBlock):
             self.pglb_carries_state = False
 
     def _cursor(self, name: str | None = None) -> Any:
-        primary = None if self._pglb_is_connecting or self.alias == NO_DB_ALIAS else get_config().primary_of.get(self.alias)
+        primary = None if self._pglb_means_itself or self.alias == NO_DB_ALIAS else get_config().primary_of.get(self.alias)
         if primary is None:
             home = self._pglb_home()
             return super()._cursor(name) if home is None else cast("Any", connections[home])._cursor(name)
@@ -357,8 +352,8 @@ class LoadBalancedMixin(ViewBlock):
 
     @property
     def pglb_transaction_is_open(self) -> bool:
-        """Whether a transaction is open as far as Django knows. Never connects."""
-        return self.in_atomic_block or (self.connection is not None and not self.autocommit)
+        """Whether a transaction is open on this connection as far as Django knows. Never connects."""
+        return self.__dict__["in_atomic_block"] or (self.connection is not None and not self.autocommit)
 
     @property
     def pglb_is_busy(self) -> bool:

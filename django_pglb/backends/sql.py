@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Any
 
 from psycopg.sql import SQL, Composable
@@ -12,6 +13,8 @@ from ..core.statements import Kind, classify
 
 if TYPE_CHECKING:
     from ..core.session_state import SessionChange
+
+_LOCAL_SETTING = re.compile(r"\s*SET\s+(LOCAL|TRANSACTION|CONSTRAINTS)\s[^;]*;?\s*", re.IGNORECASE)
 
 
 def kind_of(sql: Any, params: Any, db: Any) -> Kind:
@@ -51,6 +54,11 @@ def is_empty(sql: Any, db: Any) -> bool:
     """Say whether there is plainly no statement in `sql`, which then gives no result."""
     text = _text_of(sql, db)
     return text is not None and statements.is_empty(text)
+
+
+def is_local_setting(sql: Any) -> bool:
+    """Say whether `sql` is plainly one statement that sets something for the transaction that is open, and nothing else."""
+    return isinstance(sql, str) and _LOCAL_SETTING.fullmatch(sql) is not None
 
 
 def enclosed(before: str, sql: Any, after: str) -> Any:

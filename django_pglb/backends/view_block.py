@@ -4,7 +4,8 @@ Django connects to the primary, or checks how its connection is, in order to ope
 for that, and fail while the primary is down. Only the block around the view of a request with a safe method waits; all others are Django's.
 
 1. `Atomic.__enter__` asks `get_autocommit()`, which connects, and calls `set_autocommit(False)`, which checks the connection and connects.
-   Both answer from memory here, and the beginning of the transaction is owed.
+   Both answer from memory, and the beginning of the transaction is owed. A block that Django puts around the same view for a replica's
+   alias is part of it, see `transactions`.
 2. Whatever uses the connection calls `ensure_connection()` first: cursors, savepoints, `get_autocommit()`. There it is made good.
 3. Connecting resets all that Django knows of the block, so that is put aside meanwhile.
 4. `Atomic.__exit__` commits or rolls back, which is nothing where nothing has begun, and calls `set_autocommit(True)`.
@@ -18,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from psycopg.pq import TransactionStatus
 
+from ..conf import get_config
 from ..context import current_scope
 
 if TYPE_CHECKING:
@@ -50,7 +52,7 @@ BLOCK = (
     "needs_rollback",
     "run_on_commit",
     "pglb_writers",
-    "pglb_is_in_views_block",
+    "pglb_views_blocks",
     "_pglb_owes_begin",
 )
 
@@ -58,29 +60,20 @@ BLOCK = (
 class ViewBlock(Base):
     """Mix into a `DatabaseWrapper`: the part that opens and ends blocks."""
 
-    pglb_is_in_views_block = False
-    """Whether the outermost block that is open is the one around the view."""
+    pglb_views_blocks = 0
+    """How many of the outermost blocks that are open are those around the view: one for each alias of the cluster that asks for it."""
     _pglb_owes_begin = False
     """Whether that block has not needed the connection yet, which may be there, in whatever condition."""
 
-    def get_autocommit(self) -> bool:
-        if self.connection is None and self._pglb_opens_views_block():
-            return True
-        return super().get_autocommit()
-
-    def set_autocommit(self, autocommit: bool, force_begin_transaction_with_broken_autocommit: bool = False) -> None:
-        # Only a block forces; somebody who calls this means the connection.
-        opens = not autocommit and force_begin_transaction_with_broken_autocommit and self._pglb_opens_views_block()
-        self.pglb_is_in_views_block = opens
-        if opens:
-            self._pglb_claim_views_block()
-            if self.connection is None or (self.health_check_enabled and not self.health_check_done):
-                self._pglb_owe_begin()
-                return
+    def pglb_set_autocommit(self, autocommit: bool, *, force: bool, is_views: bool) -> None:
+        """Do what `set_autocommit` does. `is_views`: it is the block around the view that is opened."""
+        self.pglb_views_blocks = int(is_views)
+        if is_views and (self.connection is None or (self.health_check_enabled and not self.health_check_done)):
+            self._pglb_owe_begin()
         elif autocommit and self._pglb_owes_begin:
             self._pglb_end_without_beginning()
-            return
-        super().set_autocommit(autocommit, force_begin_transaction_with_broken_autocommit)
+        else:
+            super().set_autocommit(autocommit, force)
 
     def ensure_connection(self) -> None:
         if self._pglb_owes_begin:
@@ -107,24 +100,33 @@ class ViewBlock(Base):
 
     def pglb_is_views_block_unused(self) -> bool:
         """Say whether no other block is open than the one around the view, and no statement has run in it."""
-        if not self.pglb_is_in_views_block or len(self.atomic_blocks) != 1:
+        if not 0 < len(vars(self)["atomic_blocks"]) <= self.pglb_views_blocks:
             return False
         # Below psycopg's description of the connection: every read of the page asks this.
         is_idle = self.connection is not None and self.connection.pgconn.transaction_status == TransactionStatus.IDLE
         return self._pglb_owes_begin or is_idle
 
-    def _pglb_opens_views_block(self) -> bool:
-        """Say whether a block that is opened now is the one around the view of a request with a safe method."""
+    def pglb_opens_views_block(self, alias: str) -> bool:
+        """Say whether a block that is opened by `alias` now is the one around the view of a request with a safe method."""
         routing = current_scope().routing
-        if routing is None or self.alias not in routing.view_atomic or not routing.is_safe_in(self.alias) or self.in_atomic_block:
+        if routing is None or alias not in routing.view_atomic or not routing.is_safe_in(self.alias) or self.in_atomic_block:
             return False
-        return bool(self.settings_dict["AUTOCOMMIT"]) and (self.connection is None or self.autocommit)
+        # A replica whose transaction is its own is read in it.
+        is_primary = self.alias not in get_config().replicas
+        return is_primary and bool(self.settings_dict["AUTOCOMMIT"]) and (self.connection is None or self.autocommit)
 
-    def _pglb_claim_views_block(self) -> None:
-        """Let every later block of this request be an ordinary one."""
+    def pglb_widen_views_block(self) -> None:
+        """Take one more block for the one around the view."""
+        if self.pglb_views_blocks:
+            self.pglb_views_blocks += 1
+
+    def _pglb_claim_views_block(self) -> bool:
+        """Let every later block of this request on this alias be an ordinary one. Says whether this one is the view's."""
         routing = current_scope().routing
-        if routing is not None:
-            routing.view_atomic -= {self.alias}
+        if routing is None or self.alias not in routing.view_atomic:
+            return False
+        routing.view_atomic -= {self.alias}
+        return True
 
     def _pglb_owe_begin(self) -> None:
         if self.connection is None:

@@ -409,7 +409,7 @@ class RoutingSession:
         self.replica_reads = False
         """The view asked for `replica_reads()`, so an unsafe method alone does not mean that it wrote."""
         self.view_atomic: frozenset[str] = frozenset()
-        """Primaries on which Django will wrap this request's view in a transaction (`ATOMIC_REQUESTS`), until it has."""
+        """Aliases for which Django will wrap this request's view in a transaction (`ATOMIC_REQUESTS`), until it has."""
         self.view_ran = False
         """Django has called the view of this request, whose method is unsafe: nobody else has answered in its place."""
         self.down_at_start: frozenset[str] = frozenset()

@@ -1,0 +1,31 @@
+"""Where a QuerySet looks for what it is about to write: where the transaction of its write is.
+
+A QuerySet that is bound to an alias asks no router. `obj.remarks.all()` of a generic relation is bound to the alias for reads
+(https://code.djangoproject.com/ticket/36389), and so is what a package makes with `using(obj._state.db)`. Its `get_or_create()` would look
+at a replica, which may not have yet what it then makes a second time; its `delete()` and `update()` would find too few rows.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.db import router
+from django.db.models import QuerySet
+
+from .conf import get_config
+from .engine import connection_to
+
+
+def connect() -> None:
+    """Put our `QuerySet.db` in the place of Django's; safe to call again."""
+    QuerySet.db = property(alias_of)  # type: ignore[method-assign,assignment]
+
+
+def alias_of(queryset: Any) -> str:
+    """Return the alias of the database that `queryset` uses if it is executed now, as Django's `QuerySet.db` does."""
+    if not queryset._for_write:
+        return queryset._db or router.db_for_read(queryset.model, **queryset._hints)
+    alias: str = queryset._db or router.db_for_write(queryset.model, **queryset._hints)
+    if get_config().home_of.get(alias, alias) == alias:
+        return alias
+    return connection_to(alias).pglb_transaction_owner().alias
