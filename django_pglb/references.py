@@ -39,6 +39,26 @@ def engine_problems(cluster: ClusterConfig) -> Iterator[Problem]:
             ours = "django_pglb.backends." + ("postgis" if "gis" in engine else "postgresql")
             hint = f'Write "{ours}", or mix django_pglb.backends.mixin.LoadBalancedMixin into the DatabaseWrapper of your own engine.'
             yield Problem(CheckId.ENGINE_NOT_OURS, f"{setting_path('DATABASES', alias, 'ENGINE')}: {why_not}.", hint)
+        else:
+            yield from _layer_problems(cluster, alias, engine)
+
+
+def _layer_problems(cluster: ClusterConfig, alias: str, engine: str) -> Iterator[Problem]:
+    """What another engine does when a cursor is opened must happen on every host."""
+    path, wrapper = setting_path("DATABASES", alias, "ENGINE"), load_backend(engine).DatabaseWrapper
+    why_not = wrapper.pglb_why_not_honoured()
+    if why_not:
+        hint = "Write class DatabaseWrapper(LoadBalancedMixin, YourWrapper), and override methods in classes only."
+        yield Problem(CheckId.ENGINE_NOT_HONOURED, f"{path}: {shown(engine)}: {why_not}.", hint)
+        return
+    primary = str(settings.DATABASES[cluster.primary].get("ENGINE", ""))
+    if alias == cluster.primary or _why_engine_is_not_ours(primary):
+        return
+    others = wrapper.pglb_layers ^ load_backend(primary).DatabaseWrapper.pglb_layers
+    if others:
+        names = " and ".join(sorted({f"{name}()" for name, _ in others}))
+        message = f"{path}: {shown(engine)} does something else in {names} than {shown(primary)} of {shown(cluster.primary)}."
+        yield Problem(CheckId.ENGINE_NOT_HONOURED, message, "Give all aliases of the cluster the same engine.")
 
 
 def _why_engine_is_not_ours(engine: str) -> str:

@@ -32,6 +32,7 @@ from .creation import MIRROR_OF, MirrorAwareCreation
 from .cursor import RoutedCursor
 from .deadline import ask_by, connect_by
 from .errors import HostIsOut
+from .layers import EngineLayers
 from .position import ON_PRIMARY, ON_PRIMARY_OF_SYSTEM, pointer_on_primary
 from .proof import IN_HOT_STANDBY, shown_position
 from .transactions import TransactionOfPrimary
@@ -64,7 +65,7 @@ _serials = itertools.count(1)
 _cursor_numbers = itertools.count(1)
 
 
-class LoadBalancedMixin(TransactionOfPrimary):
+class LoadBalancedMixin(TransactionOfPrimary, EngineLayers):
     """Mix into a `DatabaseWrapper` of Django's PostgreSQL backend, before it."""
 
     pglb_capable = True
@@ -269,8 +270,10 @@ class LoadBalancedMixin(TransactionOfPrimary):
 
     def connect(self) -> None:
         self.pglb_writers = frozenset()
+        # What sets the connection up, Django itself or a handler of `connection_created`, means this very connection.
         try:
-            super().connect()
+            with self.pglb_as_djangos():
+                super().connect()
         except Exception:
             if self._pglb_deadline == inf and self.pglb_is_primary:
                 pointers.note_refused(self.alias)
@@ -288,8 +291,11 @@ class LoadBalancedMixin(TransactionOfPrimary):
         if primary is None:
             home = self._pglb_home()
             return super()._cursor(name) if home is None else cast("Any", connections[home])._cursor(name)
-        if primary == self.alias and name is None and not placement.is_for_want_of_replica(primary):
-            return RoutedCursor(self.pglb_open_cursor(), self, primary)
+        if primary == self.alias and not placement.is_for_want_of_replica(primary):
+            if name is None:
+                return RoutedCursor(self.pglb_open_cursor(), self, primary)
+            # Callers may rely on it, as they may with Django's.
+            self.ensure_connection()
         # Where a statement of a replica runs is decided when it is known; until then nothing is opened. Nor is one for which the primary
         # stands in, as a replica may have to take over. Nor a named cursor, on any alias: psycopg would have to ask the server whether it
         # exists in order to close one that has not run.
@@ -297,8 +303,15 @@ class LoadBalancedMixin(TransactionOfPrimary):
         # Django numbers the names of each alias, and statements of several may meet on one connection.
         return RoutedCursor(None, self, primary, None if name is None else f"{name}_{next(_cursor_numbers)}")
 
-    def pglb_open_cursor(self, name: str | None = None) -> Any:
-        """Return a raw cursor on this alias' connection, connecting if need be: what Django's `_cursor()` wraps."""
+    pglb_routed_cursor = _cursor
+
+    def pglb_open_cursor(self, name: str | None = None, *, for_us: bool = False) -> Any:
+        """Return a raw cursor on this alias' connection, connecting if need be: what Django's `_cursor()` wraps.
+
+        `for_us`: no statement of the user's will run on it.
+        """
+        if self._pglb_opens_by_engine and not for_us:
+            return self._pglb_open_by_engine(name)
         if self.health_check_enabled:
             self.close_if_health_check_failed()
         if self.connection is None or self._pglb_owes_begin:
@@ -406,7 +419,7 @@ class LoadBalancedMixin(TransactionOfPrimary):
 
     def _pglb_control(self, sql: str) -> None:
         """Run a statement that steers a transaction and writes nothing."""
-        with super()._cursor() as cursor:
+        with self.pglb_as_djangos(), super()._cursor() as cursor:
             cursor.execute(sql)
 
     def pglb_was_refused(self, error: Exception) -> bool:

@@ -62,6 +62,8 @@ class CheckId(StrEnum):
     HEADER_IS_TAKEN = "E036"
     # The page cache
     PAGE_CACHE_ABOVE_MIDDLEWARE = "E037"
+    # Other engines, and what is told to sessions
+    ENGINE_NOT_HONOURED = "E038"
     # Middleware whose writes bind nobody
     IGNORED_WRITES_WITHOUT_END = "E043"
 
