@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from django.conf import settings
+from django.conf import global_settings, settings
 from django.utils.cache import patch_cache_control
 
 from .runtime import get_runtime
@@ -24,16 +24,23 @@ if TYPE_CHECKING:
     from .pointers import Saved
 
 COOKIE_NAME = "pglb"
+DEFAULT_SESSION_COOKIE = global_settings.SESSION_COOKIE_NAME
 
 # What web servers take for one header, about; some sixty pointers of one cluster. Each costs a signature, so longer ones are not looked at,
 # nor what is too short to carry anything, of which there might be thousands.
 MAX_HEADER_LENGTH = 8192
 
 
+def cookie_name() -> str:
+    """Return the name of our cookie. Sites that share a host give their session cookies names of their own, and so ours differ, too."""
+    session_cookie = settings.SESSION_COOKIE_NAME
+    return COOKIE_NAME if session_cookie == DEFAULT_SESSION_COOKIE else f"{COOKIE_NAME}_{session_cookie}"
+
+
 def read_carried(request: HttpRequest) -> dict[str, Bound]:
     """Return what the client of `request` carries for each cluster (wall time)."""
     config = get_runtime().config
-    if config.pointer_header is None and COOKIE_NAME not in request.COOKIES:
+    if config.pointer_header is None and cookie_name() not in request.COOKIES:
         return {}
     max_age = config.longest_pointer_seconds
     return merge(unsign_or_nothing(text, max_age=max_age) for text in _texts(request, config.pointer_header))
@@ -60,7 +67,7 @@ def hand_over(response: HttpResponseBase, request: HttpRequest, saved: Iterable[
 
 
 def _texts(request: HttpRequest, header: str | None) -> Iterator[str | None]:
-    yield request.COOKIES.get(COOKIE_NAME)
+    yield request.COOKIES.get(cookie_name())
     if header is not None:
         # A client with several requests at a time may hold several; WSGI joins repeated headers by commas as well.
         value = request.META.get("HTTP_" + header.upper().replace("-", "_"), "")
@@ -70,7 +77,7 @@ def _texts(request: HttpRequest, header: str | None) -> Iterator[str | None]:
 
 def _set_cookie(response: HttpResponseBase, text: str, *, max_age: float) -> None:
     response.set_cookie(
-        COOKIE_NAME,
+        cookie_name(),
         text,
         max_age=round(max_age),
         domain=settings.SESSION_COOKIE_DOMAIN,

@@ -16,6 +16,7 @@ from django.middleware.cache import FetchFromCacheMiddleware
 
 from . import conf, ignored_writes, neighbours, page_cache
 from .core.problem import CheckId, Problem, setting_path, shown
+from .health.report import STORE_REFUSING
 from .middleware import LoadBalancingMiddleware
 from .references import broken_references, is_or_extends
 from .routers import ReplicaRouter
@@ -78,6 +79,8 @@ def find_store_problems() -> Iterator[Problem]:
         report = look_at_store(cluster) if cluster.replicas else None
         if report is not None:
             path = setting_path("PGLB", cluster.primary, "STORE")
+            if report.state == STORE_REFUSING:
+                yield Problem(CheckId.STORE_REFUSES, f"{path}: {report.name} {report.why}.")
             yield from (Problem(CheckId.STORE_EVICTS, f"{path}: {report.name}: {sentence}") for sentence in report.advice)
 
 

@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
+
+import pytest
 from django.core.checks import run_checks
 from django.test import override_settings
 
+from django_pglb.health.report import StoreReport
+from django_pglb.stores import CacheStore, MemoryLost
+from django_pglb.stores.rights import NO_INFO, READ_ONLY
 from django_pglb.testing import RedisServer, wait_until
 
 from .fix_store import (
+    ANN,
     PATIENT,
     Deaf,
     admin,
+    at,
     entry,
+    loaded,
 )
 
 
@@ -45,3 +55,83 @@ def test_only_the_check_of_a_deployment_asks_the_store(deaf_redis: Deaf) -> None
         assert got == []
         assert deploy_warnings() == []
         wait_until(lambda: len(got) == 1, timeout=20, what="the connection")
+
+
+@contextlib.contextmanager
+def as_user(server: RedisServer, *rules: str) -> Iterator[str]:
+    """The address of the server for a user with these rights."""
+    with admin(server) as client:
+        client.execute_command("ACL", "SETUSER", "weak", "reset", "on", ">secret", *rules)
+        try:
+            yield server.url.replace("://", "://weak:secret@")
+        finally:
+            client.execute_command("ACL", "DELUSER", "weak")
+
+
+NEEDED = ("+mget", "+get", "+set", "+type", "+exists", "+eval", "+info", "+select", "+client", "+hello", "~pglb:1:*")
+
+
+def look(url: str) -> StoreReport:
+    with override_settings(CACHES=entry(url, **PATIENT)), contextlib.closing(CacheStore(pointer_seconds=60)) as store:
+        report = store.look("default")
+    assert report is not None
+    return report
+
+
+def test_rights_that_the_documentation_names_are_enough(redis_server: RedisServer) -> None:
+    """To be well, and to be looked at."""
+    with as_user(redis_server, *NEEDED) as url:
+        report = look(url)
+        assert (report.state, report.advice) == ("online", ())
+        with override_settings(CACHES=entry(url, **PATIENT)), contextlib.closing(CacheStore(pointer_seconds=60)) as store:
+            with pytest.raises(MemoryLost):
+                loaded(store, [ANN])
+            store.save("default", [ANN], at(8))
+            store.vouch("default")
+            assert loaded(store, [ANN]) == at(8)
+
+
+@pytest.mark.parametrize("missing", ["mget", "get", "set", "type", "exists", "eval"])
+def test_missing_right_is_named(redis_server: RedisServer, missing: str) -> None:
+    """It is the site that cannot use this Redis, whatever else the server answers."""
+    with as_user(redis_server, *NEEDED, f"-{missing}") as url:
+        report = look(url)
+        with override_settings(CACHES=entry(url, **PATIENT)):
+            messages = run_checks(tags=["django_pglb"], include_deployment_checks=True)
+    assert report.state == "refusing"
+    assert report.why.startswith(f"refuses {missing.upper()}")
+    assert "ACL SETUSER weak +mget +get +set +type +exists +eval ~pglb:1:*" in report.why
+    assert [report.why in message.msg for message in messages if message.id == "django_pglb.E041"] == [True]
+
+
+def test_keys_that_a_user_may_not_touch_are_named(redis_server: RedisServer) -> None:
+    """Its pattern is not ours."""
+    with as_user(redis_server, "allcommands", "~cache:*") as url:
+        report = look(url)
+    assert (report.state, report.why.startswith("refuses MGET and GET")) == ("refusing", True)
+    assert "~pglb:1:*" in report.why
+
+
+def test_redis_without_info_is_well(redis_server: RedisServer) -> None:
+    """Only advice needs it."""
+    with as_user(redis_server, *NEEDED, "-info") as url:
+        report = look(url)
+    assert (report.state, report.advice) == ("online", (NO_INFO,))
+
+
+def test_read_only_copy_is_told_from_a_master(redis_server: RedisServer) -> None:
+    """It answers every read, and the site can save nothing."""
+    with admin(redis_server) as client:
+        client.replicaof("127.0.0.1", "1")
+        try:
+            report = look(redis_server.url)
+        finally:
+            client.replicaof("NO", "ONE")
+    assert (report.state, report.why) == ("refusing", READ_ONLY)
+
+
+def test_look_leaves_nothing(redis_server: RedisServer) -> None:
+    """But for a second."""
+    look(redis_server.url)
+    with admin(redis_server) as client:
+        assert all(0 < client.pttl(key) <= 1000 for key in client.scan_iter())

@@ -14,12 +14,14 @@ from typing import Any
 
 import pytest
 import redis
+from django.test import override_settings
 from redis.sentinel import SentinelConnectionPool
 
+from django_pglb.stores import CacheStore, StoreError
 from django_pglb.stores.connections import HeldConnections, hold
 from django_pglb.testing import RedisServer, wait_until
 
-from .fix_store import ANN, PATIENT, MakeStore, admin, at, entry, interrupted_when, loaded, pool_of
+from .fix_store import ANN, PATIENT, MakeStore, admin, at, entry, interrupted_when, is_up, loaded, pool_of
 
 ROOT = Path(__file__).parents[1]
 WHO = [("CLIENT", "ID")]
@@ -167,6 +169,39 @@ def test_one_connection_is_enough(make_store: MakeStore) -> None:
         assert loaded(store, [ANN]) == at(lsn)
         assert (report := store.look("default")) is not None
         assert report.state == "online"
+
+
+@pytest.mark.parametrize("in_address", [True, False])
+def test_limit_of_the_sites_cache_does_not_starve_pointers(redis_server: RedisServer, make_store: MakeStore, in_address: bool) -> None:
+    """More threads ask at once than the cache may have connections."""
+    limit: dict[str, Any] = {} if in_address else {"CONNECTION_POOL_KWARGS": {"max_connections": 1}}
+    with override_settings(CACHES=entry(redis_server.url + ("?max_connections=1" if in_address else ""), **PATIENT, **limit)):
+        store = CacheStore(pointer_seconds=60)
+    with contextlib.closing(store):
+        store.vouch("default")
+        store.save("default", [ANN], at(8))
+        barrier = threading.Barrier(8)
+
+        def ask(_: int) -> list[Any]:
+            barrier.wait()
+            return [loaded(store, [ANN]) for _ in range(50)]
+
+        with ThreadPoolExecutor(8) as executor:
+            assert all(found == [at(8)] * 50 for found in executor.map(ask, range(8)))
+        assert is_up(store)
+
+
+def test_pool_of_the_sites_own_that_has_no_connection_left_is_no_outage(make_store: MakeStore) -> None:
+    """Who cannot ask now is not answered, and the next one is."""
+    store = make_store(CONNECTION_POOL_CLASS="redis.BlockingConnectionPool", CONNECTION_POOL_KWARGS={"max_connections": 1, "timeout": 0.01})
+    store.vouch("default")
+    store.save("default", [ANN], at(8))
+    taken = pool_of(store).get_connection()
+    with pytest.raises(StoreError, match="does not answer"):
+        loaded(store, [ANN])
+    pool_of(store).release(taken)
+    assert is_up(store)
+    assert loaded(store, [ANN]) == at(8)
 
 
 def test_pool_that_waits_keeps_its_connections(make_store: MakeStore) -> None:

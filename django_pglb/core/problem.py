@@ -64,6 +64,8 @@ class CheckId(StrEnum):
     PAGE_CACHE_ABOVE_MIDDLEWARE = "E037"
     # Other engines, and what is told to sessions
     ENGINE_NOT_HONOURED = "E038"
+    # The running store
+    STORE_REFUSES = "E041"
     # Middleware whose writes bind nobody
     IGNORED_WRITES_WITHOUT_END = "E043"
 

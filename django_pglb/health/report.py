@@ -28,7 +28,8 @@ FORMAT_VERSION = 1
 # As monitoring plugins use them: OK, WARNING, CRITICAL. 3, UNKNOWN, is for whoever could not make a report.
 ALL_WELL, SOME_UNUSABLE, NONE_USABLE, COULD_NOT_TELL = 0, 1, 2, 3
 
-STORE_ONLINE, STORE_OFFLINE = "online", "offline"
+# Refusing: it answers, and does not let the site do what it must.
+STORE_ONLINE, STORE_OFFLINE, STORE_REFUSING = "online", "offline", "refusing"
 
 FEEDBACK = "hot_standby_feedback is off: replay may cancel long reads here (SQLSTATE 40001)."
 PAUSED = "Replay is paused: resume it with SELECT pg_wal_replay_resume()."
@@ -92,7 +93,7 @@ class ClusterReport:
     def status(self) -> int:
         """The exit status that this cluster alone would give."""
         # Without its store every identified user reads from the primary.
-        has_store = self.store is None or self.store.state != STORE_OFFLINE
+        has_store = self.store is None or self.store.state == STORE_ONLINE
         return max(self._hosts_status, ALL_WELL if has_store else SOME_UNUSABLE)
 
     @property

@@ -93,12 +93,15 @@ def merge_all(bounds: Iterable[Bound]) -> Bound:
     return merged
 
 
-def store_key(primary: str, identity: Identity, secret: str) -> str:
-    """Return the key of an identity: nobody who reads the store learns a session key, a token or a user id."""
+def store_key(primary: str, identity: Identity, secret: str, prefix: str = "") -> str:
+    """Return the key of an identity: nobody who reads the store learns a session key, a token or a user id.
+
+    `prefix` is the site's own in a store that it shares with others.
+    """
     kind, value = identity
     message = f"{len(primary)}:{primary}{len(kind)}:{kind}{value}".encode()
     digest = hmac.digest(b"django_pglb.store" + secret.encode(), message, "sha256")
-    return f"pglb:1:{digest[:20].hex()}"
+    return f"{prefix}pglb:1:{digest[:20].hex()}"
 
 
 def _milliseconds(seconds: float) -> str:

@@ -32,11 +32,14 @@ class CacheStore(Store):
         super().__init__(pointer_seconds=pointer_seconds)
         self.cache_alias = cache
         client = open_client(cache)
-        self._pointers = AnyCachePointers(cache) if client is None else RedisPointers(client, cache)
+        # A cache that is none of django-redis puts it before each key itself.
+        prefix = settings.CACHES[cache].get("KEY_PREFIX") if client else ""
+        self._prefix = f"{prefix}:" if prefix else ""
+        self._pointers = AnyCachePointers(cache) if client is None else RedisPointers(client, cache, prefix=self._prefix)
 
     def load(self, primary: str, identities: Sequence[Identity]) -> list[Bound]:
         secrets = [settings.SECRET_KEY, *settings.SECRET_KEY_FALLBACKS]
-        keys = [store_key(primary, identity, str(secret)) for identity in identities for secret in secrets]
+        keys = [store_key(primary, identity, str(secret), self._prefix) for identity in identities for secret in secrets]
         values = self._pointers.load(self._memory(primary), keys) if keys else []
         try:
             bounds = [UNBOUND if value is None else decode(value) for value in values]
@@ -46,7 +49,8 @@ class CacheStore(Store):
 
     def save(self, primary: str, identities: Sequence[Identity], bound: Bound) -> None:
         value, milliseconds = encode(bound), round(self.pointer_seconds * 1000)
-        saves = [Save(store_key(primary, identity, str(settings.SECRET_KEY)), value, milliseconds) for identity in identities]
+        secret = str(settings.SECRET_KEY)
+        saves = [Save(store_key(primary, identity, secret, self._prefix), value, milliseconds) for identity in identities]
         if saves:
             self._pointers.save(self._memory(primary), saves)
 
@@ -60,4 +64,4 @@ class CacheStore(Store):
         self._pointers.close()
 
     def _memory(self, primary: str) -> Memory:
-        return Memory(primary, self.sticky_seconds)
+        return Memory(primary, self.sticky_seconds, prefix=self._prefix)

@@ -5,6 +5,7 @@ The site's own cache keeps its settings. In a forked child redis-py opens new co
 
 from __future__ import annotations
 
+import time
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,7 @@ from django.utils.module_loading import import_string
 from django_redis.pool import ConnectionFactory, SentinelConnectionFactory
 from redis.backoff import NoBackoff
 from redis.cluster import RedisCluster
+from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.retry import Retry
 
 from .connections import PLAIN_POOLS, hold
@@ -107,7 +109,20 @@ class StoreClient:
         return client.get_client(write=True)
 
     def ask(self, commands: Sequence[Command]) -> list[Any]:
-        """Return the answers to `commands`, which are sent in one message; the server's errors are among them."""
+        """Return the answers to `commands`, which are sent in one message; the server's errors are among them.
+
+        Where a pool of the site's own has no connection left, one may be returned soon.
+        """
+        give_up_at = time.monotonic() + TIMEOUT_SECONDS
+        while True:
+            try:
+                return self._ask(commands)
+            except RedisConnectionError as error:
+                if not is_starved(error) or time.monotonic() > give_up_at:
+                    raise
+            time.sleep(TIMEOUT_SECONDS / 30)
+
+    def _ask(self, commands: Sequence[Command]) -> list[Any]:
         if held := self._held or self._hold():
             return held.ask(commands)
         pipeline = self().pipeline(transaction=False)
@@ -120,6 +135,12 @@ class StoreClient:
         """Return what the server says of itself."""
         self._release()  # a pool may be allowed one connection only
         return self().info(section)
+
+    @property
+    def user(self) -> str:
+        """The name that it signs in with, as far as that is known."""
+        pool = getattr(self(), "connection_pool", None)
+        return str(getattr(pool, "connection_kwargs", {}).get("username") or "default")
 
     @property
     def has_slots(self) -> bool:
@@ -146,6 +167,12 @@ class StoreClient:
     def _release(self) -> None:
         if self._held:
             self._held.release()
+
+
+def is_starved(error: Exception) -> bool:
+    """Say whether a pool had no connection left: that says nothing of the server."""
+    # redis-py has a class of its own for the first one only, and not always had.
+    return isinstance(error, RedisConnectionError) and str(error).startswith(("Too many connections", "No connection available"))
 
 
 def open_client(alias: str) -> StoreClient | None:

@@ -22,11 +22,10 @@ if TYPE_CHECKING:
 
 WELL = "well"
 
+# What every key of ours begins with, after the site's own prefix.
+KEYS = "pglb:1:"
 # The braces put all of them into one slot of a Redis Cluster.
-_SLOT = "pglb:1:{memory}"
-
-# Answered by any store that is well, and by a cluster, which takes no command without a key.
-PROBE: Command = ("GET", _SLOT)
+_SLOT = KEYS + "{memory}"
 
 # The keys: the window, then the memory under the current secret and under former ones. A secret that was rotated without a fallback
 # has lost every pointer, and looks it.
@@ -57,8 +56,9 @@ return 'lost'
 class Memory:
     """The commands that concern the memory of one cluster's pointers. They run on one key, or on keys of one hash slot."""
 
-    def __init__(self, primary: str, sticky_seconds: float) -> None:
+    def __init__(self, primary: str, sticky_seconds: float, *, prefix: str = "") -> None:
         self._primary = primary
+        self._prefix = prefix
         self._milliseconds = round(sticky_seconds * 1000)
 
     @property
@@ -87,15 +87,26 @@ class Memory:
         return self._key(str(settings.SECRET_KEY))
 
     @property
+    def nobodys(self) -> str:
+        """A key that holds nothing, to try what may be done."""
+        return f"{self.key}:tried"
+
+    @property
     def _window(self) -> str:
         return f"{self.key}:window"
 
     def _key(self, secret: str) -> str:
-        return _memory_key(self._primary, secret)
+        return _memory_key(self._primary, secret, self._prefix)
+
+
+def probe(prefix: str) -> Command:
+    """Return what a store answers that is well."""
+    # A script, as the site needs them. A key, as a cluster does.
+    return "EVAL", "return redis.call('GET', KEYS[1])", 1, prefix + _SLOT
 
 
 @lru_cache(maxsize=64)
-def _memory_key(primary: str, secret: str) -> str:
-    # Other sites in the same Redis have secrets and losses of their own.
+def _memory_key(primary: str, secret: str, prefix: str) -> str:
+    # Other sites in the same Redis have secrets, or prefixes, and losses of their own.
     digest = hmac.digest(b"django_pglb.memory" + secret.encode(), primary.encode(), "sha256")
-    return f"{_SLOT}:{digest[:20].hex()}"
+    return f"{prefix}{_SLOT}:{digest[:20].hex()}"

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from redis.exceptions import ClusterCrossSlotError
+from redis.exceptions import ClusterCrossSlotError, ResponseError
 
-from ..health.report import STORE_OFFLINE, STORE_ONLINE, StoreReport
+from ..health.report import STORE_OFFLINE, STORE_ONLINE, STORE_REFUSING, StoreReport
 from .base import MemoryLost, StoreError
+from .client import is_starved
 from .debts import Loss
 from .eviction import eviction_advice
-from .memory import PROBE, WELL
+from .memory import KEYS, WELL, probe
 from .recovery import Condition, Recovery
+from .rights import NO_INFO, attempts, refusal
 from .trouble import REDIS_ERRORS
 
 if TYPE_CHECKING:
@@ -30,9 +32,11 @@ class RedisPointers:
     EVAL instead of EVALSHA, because that is what Redis Cluster accepts in a pipeline.
     """
 
-    def __init__(self, client: StoreClient, name: str) -> None:
+    def __init__(self, client: StoreClient, name: str, *, prefix: str = "") -> None:
         self._client = client
         self._name = name
+        self._keys = f"{prefix}{KEYS}"
+        self._probe = probe(prefix)
         self._has_slots = False
         """It is a Redis Cluster, or speaks like one, and the client does not know."""
         self.recovery = Recovery(self._offer, name=name)
@@ -47,7 +51,8 @@ class RedisPointers:
             if answer != WELL:
                 (answer,) = self._execute([memory.settle])
         except REDIS_ERRORS as error:
-            raise self._failed(memory, error) from error
+            # What cannot be asked now may be asked by the next one. A save that was not made must be owed.
+            raise (self._silent(error) if is_starved(error) else self._failed(memory, error)) from error
         if answer != WELL:
             raise MemoryLost(f"the pointer store (cache {self._name!r}) {IS_NEW}")
         return values
@@ -79,14 +84,23 @@ class RedisPointers:
             raise self._silent(error) from error
 
     def look(self, memory: Memory) -> StoreReport:
-        """Return how the server is."""
-        name = f"cache {self._name!r}"
+        """Return how the server is, by trying what the site asks of it, on a key that is nobody's."""
+        name, tried = f"cache {self._name!r}", attempts(memory.nobodys)
         try:
+            why = refusal([*tried], self._client.ask([*tried.values()]), user=self._client.user, keys=self._keys)
+            if why:
+                return StoreReport(name=name, state=STORE_REFUSING, why=why)
             (answer,) = self._execute([memory.ask])
-            advice = eviction_advice(self._client.info("memory"))
+            advice = self._advice()
         except REDIS_ERRORS as error:
             return StoreReport(name=name, state=STORE_OFFLINE, why=f"does not answer: {type(error).__name__}")
         return StoreReport(name=name, state=STORE_ONLINE, why="" if answer == WELL else IS_NEW, advice=advice)
+
+    def _advice(self) -> tuple[str, ...]:
+        try:
+            return eviction_advice(self._client.info("memory"))
+        except ResponseError:
+            return (NO_INFO,)
 
     def close(self) -> None:
         """End the thread and close the connections."""
@@ -97,7 +111,7 @@ class RedisPointers:
     def _offer(self, debts: Sequence[Debt]) -> Sequence[Debt]:
         """Offer what is owed to the store, or ask whether it answers. In the recovery's thread."""
         try:
-            self._execute([debt.command for debt in debts] or [PROBE])
+            self._execute([debt.command for debt in debts] or [self._probe])
         except Exception:
             self._client.drop_idle_connections()
             raise
