@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from .stores import Store
 
 store_log = logging.getLogger("django_pglb.store")
+routing_log = logging.getLogger("django_pglb.routing")
 
 
 class Runtime:
@@ -59,6 +60,7 @@ class Runtime:
         self._stores: dict[str, Store] = {}
         self._store_trouble: dict[str, type[StoreError]] = {}
         self._without_position: set[str] = set()
+        self._left_to_primary: set[tuple[str, str]] = set()
         self._without_session = False
         self._unkept: set[str] = set()
         self._use_numbers = itertools.count(1)
@@ -227,6 +229,14 @@ class Runtime:
         elif error is None and primary in self._without_position:
             self._without_position.discard(primary)
             store_log.warning("Positions can be taken on %s again.", primary)
+
+    def note_left_to_primary(self, alias: str, sqlstate: str) -> None:
+        """Log once that the primary has answered what the replica `alias` may not, or cannot, answer."""
+        if (alias, sqlstate) in self._left_to_primary:
+            return
+        self._left_to_primary.add((alias, sqlstate))
+        hint = "; check_replicas counts the tables that its role may not read" if sqlstate == "42501" else ""
+        routing_log.warning("%s fails reads that the primary answers (SQLSTATE %s)%s.", alias, sqlstate, hint)
 
     def note_session(self, error: Exception | None) -> None:
         """Log once that sessions cannot be loaded, so that nobody can tell who it is that reads or writes, and once that they can again."""

@@ -13,7 +13,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from django.db import DatabaseError, InternalError, OperationalError, connections, transaction
+from django.db import DatabaseError, InternalError, OperationalError, ProgrammingError, connections, transaction
 
 from django_pglb import current_decisions, routing_session, runtime
 from django_pglb.backends import mixin
@@ -57,7 +57,7 @@ def create_failing_view(site: Site, sqlstate: str) -> str:
     return name
 
 
-@pytest.mark.parametrize("row", TABLE, ids=lambda row: row.exception)
+@pytest.mark.parametrize("row", [row for row in TABLE if row.on_replica is not Verdict.RAISE], ids=lambda row: row.exception)
 def test_every_row_is_answered_as_the_table_says(site: Site, reported: list[str], row: Row) -> None:
     """Both standbys fail with it: the primary answers in the end, and the table says who is asked and who is reported."""
     view = create_failing_view(site, row.sqlstate)
@@ -102,6 +102,93 @@ def test_recovery_conflict_is_answered_by_another_host(site: Site, reported: lis
         assert answer.result() == ((100, ""), (("replica2", Reason.FAILOVER, 1),))
     assert first.ask("SELECT sum(confl_lock + confl_snapshot) FROM pg_stat_database_conflicts") >= 1
     assert reported == []
+
+
+# --- Rights ---
+
+
+@pytest.fixture
+def reader(site: Site) -> Iterator[str]:
+    """Both replicas are read by a role of their own, which may not read one table."""
+    site.cluster.create_role("reader")
+    with site.cluster.primary.connect(dbname="site") as connection:
+        connection.execute("GRANT SELECT ON guestbook_author TO reader; REVOKE ALL ON guestbook_entry FROM reader")
+    Entry.objects.create(text="not for everybody")
+    site.cluster.wait_until_replicas_caught_up()
+    wrappers = [connections[alias] for alias in ("replica1", "replica2")]
+    for wrapper in wrappers:
+        wrapper.close()
+        wrapper.settings_dict["USER"] = "reader"
+    yield "reader"
+    for wrapper in wrappers:
+        wrapper.close()
+        wrapper.settings_dict["USER"] = "postgres"
+    with site.cluster.primary.connect(dbname="site") as connection:
+        connection.execute("DROP OWNED BY reader")
+
+
+@pytest.mark.usefixtures("reader")
+def test_what_the_role_of_a_replica_may_not_read_is_answered_by_the_primary(
+    site: Site, reported: list[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    """No host is to blame, and who runs the site is told once for each replica."""
+    for _ in range(3):
+        with routing_session():
+            assert Entry.objects.using("replica1").get().text == "not for everybody"
+            assert current_decisions() == (("default", Reason.FAILOVER, 1),)
+    assert reported == []
+    told = [record.getMessage() for record in caplog.records if record.name == "django_pglb.routing"]
+    assert len(told) == 1
+    assert told[0].startswith("replica1 fails reads that the primary answers (SQLSTATE 42501)")
+
+
+def test_error_that_the_primary_shares_is_nobodys_lack_of_rights(site: Site, caplog: pytest.LogCaptureFixture) -> None:
+    """A mistake in the statement is raised as it is, and nothing is told of the replica."""
+    with routing_session(), connections["replica1"].cursor() as cursor, pytest.raises(ProgrammingError, match="nowhere"):
+        cursor.execute("SELECT * FROM nowhere")
+    assert not [record for record in caplog.records if record.name == "django_pglb.routing"]
+
+
+@contextmanager
+def idle_limit(site: Site, alias: str) -> Iterator[None]:
+    """`alias` has a connection that the server has ended by now, because it was idle for too long."""
+    wrapper: Any = connections[alias]
+    wrapper.close()
+    before = wrapper.settings_dict["OPTIONS"]
+    wrapper.settings_dict["OPTIONS"] = {**before, "options": "-c idle_session_timeout=100"}
+    wrapper.connect()
+    wrapper.settings_dict["OPTIONS"] = before
+    pid = wrapper.connection.info.backend_pid
+    gone = f"SELECT NOT EXISTS (SELECT FROM pg_stat_activity WHERE pid = {pid})"
+    wait_until(lambda: site.host(alias).ask(gone), timeout=30, what="the server to end the idle connection")
+    yield
+    wrapper.close()
+
+
+def test_read_on_a_connection_that_was_idle_too_long_is_answered(site: Site, reported: list[str]) -> None:
+    """57P05: it was not run, and the host is well."""
+    with idle_limit(site, "replica1"), routing_session():
+        assert Entry.objects.using("replica1").count() == 0
+        assert {decision.alias for decision in current_decisions()} <= {"replica1", "replica2"}
+    assert reported == []
+
+
+def test_write_on_a_connection_that_was_idle_too_long_is_run_again(site: Site, pauses: list[float]) -> None:
+    """Nothing was run there."""
+    with idle_limit(site, "default"), routing_session():
+        Entry.objects.create(text="once")
+        assert Entry.objects.count() == 1
+    assert len(pauses) == 1
+
+
+def test_write_does_not_leave_a_session_that_was_told_something(site: Site, pauses: list[float]) -> None:
+    """What `SET` has said would be missing on a new connection."""
+    with idle_limit(site, "default"), routing_session():
+        connections["default"].pglb_carries_state = True
+        with pytest.raises(OperationalError, match="idle-session"):
+            Entry.objects.create(text="never")
+    assert pauses == []
+    assert Entry.objects.count() == 0
 
 
 # --- On the primary ---

@@ -66,6 +66,7 @@ class RoutedCursor(CarryingCursor):
     _statement: tuple[Any, Any] | None = None
     _has_run = False
     _may_have_run = True
+    _left_to_primary: tuple[str, str] | None = None
     _rows_delivered = False
     _is_closed = False
 
@@ -402,6 +403,8 @@ class RoutedCursor(CarryingCursor):
     def _may_run_again(self, error: DatabaseError, *, was_idle: bool) -> bool:
         """Say whether the statement that failed may be run on a new connection. Lets go of a server that is no primary any more."""
         db = self.db
+        # A new connection has not been told what the old one was.
+        is_bound_to_it = db.in_atomic_block or self._rows_delivered or db.pglb_carries_state
         sqlstate: str | None = getattr(error.__cause__, "sqlstate", None)
         verdict = judge_on_primary(sqlstate, connection_lost=db.pglb_is_lost)
         if verdict is OnPrimary.AGAIN_IF_DEMOTED:
@@ -410,7 +413,7 @@ class RoutedCursor(CarryingCursor):
             # Inside a transaction Django refuses everything from here on; after it, it connects anew.
             db.close()
             self._may_have_run = False
-        return verdict is not OnPrimary.RAISE and was_idle and not (db.in_atomic_block or self._rows_delivered)
+        return verdict is not OnPrimary.RAISE and was_idle and not is_bound_to_it
 
     # --- Failing over ---
 
@@ -425,7 +428,7 @@ class RoutedCursor(CarryingCursor):
                 if failure is not None:
                     failed, failure = failure, None
                     raise failed
-                return run()
+                result = run()
             except NotReached as behind:
                 if fixed:
                     raise OperationalError(placement.CANNOT_LEAVE.format(self.db.alias)) from behind
@@ -440,6 +443,10 @@ class RoutedCursor(CarryingCursor):
                 if not on_replica:
                     raise
                 self._open_placed(self._after_failure(self.db.alias, error, Phase.HELD if fixed else Phase.STATEMENT))
+            else:
+                if self._left_to_primary is not None and not self._on_replica:
+                    runtime.get_runtime().note_left_to_primary(*self._left_to_primary)
+                return result
 
     def _after_failure(self, alias: str, error: DatabaseError, phase: Phase) -> Decision:
         """Return who answers now that `alias` has failed with `error`. Raises `error` if it is the caller's own."""
@@ -450,7 +457,11 @@ class RoutedCursor(CarryingCursor):
         lost = connection_to(alias).pglb_is_lost
         verdict = judge(sqlstate, phase, connection_lost=lost)
         if verdict is Verdict.RAISE:
+            if lost and phase is not Phase.HELD:
+                connection_to(alias).close()  # or the next statement would take the host for broken
             raise error
+        if verdict is Verdict.PRIMARY:
+            self._left_to_primary = (alias, sqlstate or "")
         self._failed_at = min(self._failed_at, now())
         is_old = lost and self._is_older_than_its_host(alias)
         if lost:

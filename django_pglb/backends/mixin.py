@@ -24,7 +24,7 @@ from psycopg.pq import TransactionStatus
 from .. import placement, pointers, runtime
 from ..conf import get_config
 from ..core.lsn import Pointer
-from ..core.retry import OnPrimary, judge_on_primary
+from ..core.retry import was_refused
 from ..core.session_state import CLEAN
 from ..health.clock import now
 from ..health.probe import NO_CONTROL_DATA
@@ -426,7 +426,7 @@ class LoadBalancedMixin(TransactionOfPrimary, EngineLayers):
         """Say whether `error` ended this connection before the statement that it answers was run."""
         cause = error if isinstance(error, psycopg.Error) else error.__cause__
         sqlstate: str | None = getattr(cause, "sqlstate", None)
-        return self.pglb_is_lost and judge_on_primary(sqlstate, connection_lost=True) is OnPrimary.AGAIN_IF_LOST
+        return self.pglb_is_lost and was_refused(sqlstate, str(error))
 
     def pglb_note_unknown_outcome(self) -> None:
         """Note that a write was sent to this primary and its answer never came."""

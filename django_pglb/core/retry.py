@@ -59,6 +59,11 @@ TABLE = (
     Row("40P01", "DeadlockDetected", Verdict.HOST_STAYS),
     # What a pooler in front of a server says that is still starting; a direct connection is refused without an SQLSTATE.
     Row("57P03", "CannotConnectNow", Verdict.HOST_STAYS, OnPrimary.AGAIN_IF_LOST),
+    # A limit on how long a connection may be idle has ended it, before this statement was read: nothing is wrong with the host.
+    Row("57P05", "IdleSessionTimeout", Verdict.HOST_STAYS, OnPrimary.AGAIN_IF_LOST),
+    Row("25P03", "IdleInTransactionSessionTimeout", Verdict.HOST_STAYS, OnPrimary.AGAIN_IF_LOST),
+    # A limit that the user set, as the timeouts of statements and locks are, which end no connection and need no row.
+    Row("25P04", "TransactionTimeout", Verdict.RAISE),
     Row("25006", "ReadOnlySqlTransaction", Verdict.WAS_WRITE, OnPrimary.AGAIN_IF_DEMOTED),
     # A migration that is not replayed yet: table, column, function or operator, type or collation, schema.
     Row("42P01", "UndefinedTable", Verdict.PRIMARY),
@@ -66,10 +71,17 @@ TABLE = (
     Row("42883", "UndefinedFunction", Verdict.PRIMARY),
     Row("42704", "UndefinedObject", Verdict.PRIMARY),
     Row("3F000", "InvalidSchemaName", Verdict.PRIMARY),
+    # The role that reads here has fewer rights than the primary's.
+    Row("42501", "InsufficientPrivilege", Verdict.PRIMARY),
     # What no server in recovery can do: an unlogged table, positions that only a primary has.
     Row("0A000", "FeatureNotSupported", Verdict.PRIMARY),
     Row("55000", "ObjectNotInPrerequisiteState", Verdict.PRIMARY, OnPrimary.AGAIN_IF_DEMOTED),
-    Row("53300", "TooManyConnections", Verdict.HOST_OUT),
+    # Its memory or its disk does not suffice for this statement, which may be much for any host; others still run here.
+    Row("53000", "InsufficientResources", Verdict.HOST_STAYS),
+    Row("53100", "DiskFull", Verdict.HOST_STAYS),
+    Row("53200", "OutOfMemory", Verdict.HOST_STAYS),
+    # What a pooler says that finds its server full.
+    Row("53300", "TooManyConnections", Verdict.HOST_OUT, OnPrimary.AGAIN_IF_LOST),
     Row("57P01", "AdminShutdown", Verdict.HOST_OUT),
     Row("57P02", "CrashShutdown", Verdict.HOST_OUT),
     Row("57P04", "DatabaseDropped", Verdict.HOST_OUT),
@@ -86,6 +98,14 @@ TABLE = (
 )
 
 BY_SQLSTATE = {row.sqlstate: row for row in TABLE}
+
+# How a pooler says that it has no connection to its server, when it ends the client's with it. A server that lives on says the same of
+# another server, which a foreign table or dblink names: that is the query's own. The rest of class 08 may come after the statement was
+# run, and what is not named here of the classes 25, 53 and 57 is said by a server that goes on, or after all.
+NOT_PASSED_ON = frozenset({"08001", "08004"})
+
+# PgBouncer has one SQLSTATE for everything. These are its words, which it never translates, for statements that no server has seen.
+WORDS_OF_PGBOUNCER = ("query_wait_timeout", "server login has been failing")
 
 
 def judge(sqlstate: str | None, phase: Phase, *, connection_lost: bool) -> Verdict:
@@ -105,4 +125,15 @@ def judge_on_primary(sqlstate: str | None, *, connection_lost: bool) -> OnPrimar
     """
     row = BY_SQLSTATE.get(sqlstate or "")
     verdict = OnPrimary.RAISE if row is None else row.on_primary
+    if sqlstate in NOT_PASSED_ON:
+        verdict = OnPrimary.AGAIN_IF_LOST
     return verdict if connection_lost or verdict is not OnPrimary.AGAIN_IF_LOST else OnPrimary.RAISE
+
+
+def was_refused(sqlstate: str | None, text: str) -> bool:
+    """Say whether what has ended a connection to the primary, and said `text`, has certainly not run the statement that it answers.
+
+    Not all of this is worth trying again: PgBouncer may have let it wait for minutes.
+    """
+    said_by_pooler = sqlstate == "08P01" and any(words in text for words in WORDS_OF_PGBOUNCER)
+    return said_by_pooler or judge_on_primary(sqlstate, connection_lost=True) is OnPrimary.AGAIN_IF_LOST

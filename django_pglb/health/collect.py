@@ -12,6 +12,7 @@ from .clock import now
 from .loop import ProbeLoop
 from .probe import Link
 from .report import ClusterReport, Report, report_cluster
+from .rights import READABLE, UNREADABLE, advise
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -59,10 +60,18 @@ class ClusterLook:
         """Look, and let go of every host."""
         try:
             history = await self._look()
+            unreadable = await self._unreadable()
         finally:
             for link in self._links.values():
                 link.sever()
-        return report_cluster(self._config, self._targets, history)
+        return report_cluster(self._config, self._targets, history, unreadable)
+
+    async def _unreadable(self) -> dict[str, list[str]]:
+        """Return what to advise for each replica whose role may read less than the primary's."""
+        readable = await self._links[self._config.primary].ask(READABLE, self._remaining())
+        replicas = [alias for alias in self._links if alias != self._config.primary]
+        answers = await asyncio.gather(*(self._links[alias].ask(UNREADABLE, self._remaining()) for alias in replicas))
+        return {alias: advise(readable, answer) for alias, answer in zip(replicas, answers, strict=True)}
 
     async def _look(self) -> ClusterHistory:
         primary = self._links[self._config.primary]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import psycopg
 from psycopg import errors
@@ -60,6 +60,17 @@ class Link:
             self._turn += 1
         self.sever()
         return Failure(self._clock(), f"no answer within {self._timeout:g} s", is_unreachable=True)
+
+    async def ask(self, statement: str, seconds: float) -> list[tuple[Any, ...]]:
+        """Return what the host that has just been looked at answers, if it does within `seconds`. Once is enough: it may lose the host."""
+        connection = self._connection
+        if connection is None or seconds <= 0:
+            return []
+        try:
+            async with asyncio.timeout(seconds):
+                return await (await connection.execute(statement)).fetchall()
+        except (psycopg.Error, TimeoutError):
+            return []
 
     def sever(self) -> None:
         """Let go of the host at once, also in the middle of a probe."""

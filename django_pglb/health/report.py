@@ -15,7 +15,7 @@ from ..core.lsn import format_lsn
 from ..core.topology import Host, HostState, Topology
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from ..core.config import ClusterConfig
     from ..core.history import HostHistory
@@ -122,18 +122,20 @@ class Report:
         return {"version": FORMAT_VERSION, "status": self.status, "clusters": clusters}
 
 
-def report_cluster(config: ClusterConfig, targets: Sequence[Target], history: ClusterHistory) -> ClusterReport:
-    """Return what `history`, made of one look at each of `targets`, says."""
+def report_cluster(
+    config: ClusterConfig, targets: Sequence[Target], history: ClusterHistory, more_advice: Mapping[str, Sequence[str]]
+) -> ClusterReport:
+    """Return what `history`, made of one look at each of `targets`, says. `more_advice` is keyed by alias."""
     blank = Topology(
         primary=next(target.unknown() for target in targets if target.is_primary),
         replicas=tuple(target.unknown() for target in targets if not target.is_primary),
     )
     topology = assess(blank, history, None)
-    hosts = tuple(_host(config, target, topology.by_alias[target.alias], history) for target in targets)
+    hosts = tuple(_host(config, target, topology.by_alias[target.alias], history, more_advice.get(target.alias, ())) for target in targets)
     return ClusterReport(primary=config.primary, max_lag_seconds=config.max_lag_seconds, hosts=hosts)
 
 
-def _host(config: ClusterConfig, target: Target, host: Host, history: ClusterHistory) -> HostReport:
+def _host(config: ClusterConfig, target: Target, host: Host, history: ClusterHistory, more_advice: Sequence[str]) -> HostReport:
     past = history.primary if target.is_primary else history.of(target.alias)
     lag_seconds = host.lag_seconds if target.is_mirror else None
     state, why = host.state, host.why
@@ -152,7 +154,7 @@ def _host(config: ClusterConfig, target: Target, host: Host, history: ClusterHis
         lag_seconds=None if lag_seconds is None else round(lag_seconds, 3),
         server_version=None if probe is None else _version(probe.server_version),
         timeline=host.timeline,
-        advice=() if probe is None else tuple(_advice(config, probe)),
+        advice=() if probe is None else (*_advice(config, probe), *more_advice),
     )
 
 

@@ -201,3 +201,24 @@ def test_table_is_aligned(healed_cluster: Cluster, stopped: bool) -> None:
             assert row[start] != " "
         for heading in ("LAG BYTES", "TIMELINE"):
             assert row[headings.index(heading) + len(heading) - 1] != " "
+
+
+def test_tables_that_the_role_of_a_replica_may_not_read_are_counted(healed_cluster: Cluster) -> None:
+    """Only those that the primary's role may read; with what to run. Who reads with the primary's role is told nothing."""
+    for role in ("owner_of_all", "reader_of_few"):
+        healed_cluster.create_role(role)
+    with healed_cluster.primary.connect() as connection:
+        connection.execute("CREATE SCHEMA shop; CREATE TABLE shop.orders (); CREATE TABLE shop.items (); CREATE TABLE shop.secrets ()")
+        connection.execute("GRANT USAGE ON SCHEMA shop TO owner_of_all, reader_of_few")
+        connection.execute("GRANT SELECT ON shop.orders, shop.items TO owner_of_all; GRANT SELECT ON shop.items TO reader_of_few")
+    healed_cluster.wait_until_replicas_caught_up()
+    try:
+        owner, reader = (targets_of(healed_cluster, user=role) for role in ("owner_of_all", "reader_of_few"))
+        report = report_on([owner[0], reader[1], owner[2]])
+        (advice,) = [text for text in host_in(report, "replica1").advice if "may not read" in text]
+        assert "reader_of_few may not read 1 of the tables" in advice
+        assert "ALTER DEFAULT PRIVILEGES FOR ROLE postgres IN SCHEMA shop GRANT SELECT ON TABLES TO reader_of_few" in advice
+        assert not [text for text in host_in(report, "replica2").advice if "may not read" in text]
+    finally:
+        with healed_cluster.primary.connect() as connection:
+            connection.execute("DROP SCHEMA shop CASCADE")
