@@ -13,6 +13,10 @@ if TYPE_CHECKING:
     from .core.routing_session import RoutingSession
 
 
+MIRROR_OF = "PGLB_MIRROR_OF"
+"""The key in `TEST` that names the primary of which a test runner has made an alias a mirror."""
+
+
 class Connection(Protocol):
     """A thread's connection to an alias of a cluster; `backends.mixin.LoadBalancedMixin` says what each member means."""
 

@@ -37,7 +37,18 @@ _HOST = {
 }
 DATABASES = {
     "default": {**_HOST, "PORT": os.environ.get("USER_PROJECT_PORT", "1")},
-    "replica": {**_HOST, "PORT": os.environ.get("USER_PROJECT_PORT", "1") if IS_NAIVE else "1", "TEST": {"MIRROR": "default"}},
+    "replica": {
+        **_HOST,
+        "PORT": os.environ.get("USER_PROJECT_PORT" if IS_NAIVE else "USER_PROJECT_REPLICA_PORT", "1"),
+        "TEST": {"MIRROR": "default"},
+    },
+    # A role of few rights in the same database. It belongs to no cluster.
+    "limited": {
+        **_HOST,
+        "PORT": os.environ.get("USER_PROJECT_PORT", "1"),
+        "USER": "plain",
+        "OPTIONS": {"application_name": "limited"},
+    },
 }
 PGLB = {} if IS_NAIVE else {"default": {"REPLICAS": ["replica"], "GUARD_STALE_SAVES": "raise"}}
 # Nothing listens there: tests need no Redis either.

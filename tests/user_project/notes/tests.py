@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import threading
 import urllib.request
+from typing import Any
 
 from django.contrib.auth.models import User
-from django.db import connections
+from django.db import IntegrityError, ProgrammingError, connection, connections, transaction
 from django.test import LiveServerTestCase, TestCase, TransactionTestCase
 
 from django_pglb import routing_session, use_replicas
@@ -47,6 +48,77 @@ class AliasTests(TestCase):
         with routing_session(), use_replicas():
             self.assertEqual(Note.objects.using("replica").count(), 1)
         self.assertEqual(Note.objects.using("replica").count(), 1)
+
+
+class AllAliasesTests(TestCase):
+    """What works with a plain mirror, with every alias that there is."""
+
+    databases = "__all__"
+
+    def test_expected_error_of_a_save(self) -> None:
+        User.objects.create_user("ann")
+        with self.assertRaises(IntegrityError):
+            User.objects.create(username="ann")
+
+    def test_expected_error_of_sql(self) -> None:
+        with self.assertRaises(ProgrammingError), connection.cursor() as cursor:
+            cursor.execute("SELECT * FROM nowhere")
+
+    def test_expected_error_of_a_mirrors_statement(self) -> None:
+        Note.objects.using("replica").count()
+        User.objects.create_user("ann")
+        with self.assertRaises(IntegrityError):
+            User.objects.create(username="ann")
+
+    def test_expected_error_in_a_block_by_a_mirrors_name(self) -> None:
+        User.objects.create_user("ann")
+        with self.assertRaises(IntegrityError), transaction.atomic(using="replica"):
+            User.objects.create(username="ann")
+
+    def test_constraints_are_checked_where_they_are(self) -> None:
+        Note.objects.using("replica").count()
+        connections["replica"].check_constraints()
+        connections["default"].check_constraints()
+
+    def test_each_connection_has_its_own_watchers(self) -> None:
+        seen: dict[str, list[str]] = {"default": [], "replica": []}
+
+        def watch(execute: Any, sql: Any, params: Any, many: Any, context: Any) -> Any:
+            seen[context["connection"].alias].append(sql)
+            return execute(sql, params, many, context)
+
+        with connections["default"].execute_wrapper(watch), connections["replica"].execute_wrapper(watch):
+            Note.objects.using("replica").count()
+            Note.objects.count()
+        self.assertEqual([len(statements) for statements in seen.values()], [1, 1])
+
+    def test_each_connection_counts_its_own_statements(self) -> None:
+        Note.objects.create(text="x")
+        with self.assertNumQueries(0), self.assertNumQueries(1, using="replica"):
+            self.assertEqual(Note.objects.using("replica").count(), 1)
+        with self.assertNumQueries(1), self.assertNumQueries(0, using="replica"):
+            Note.objects.count()
+
+    def test_hooks_are_captured_by_either_name(self) -> None:
+        for alias in ("default", "replica"):
+            with self.captureOnCommitCallbacks(using=alias) as callbacks:
+                transaction.on_commit(lambda: None, using=alias)
+            self.assertEqual(len(callbacks), 1)
+
+
+class SecondAliasTests(TestCase):
+    """An alias that belongs to no cluster is Django's own: it shares the database, and nothing else."""
+
+    databases = "__all__"
+
+    def test_user_and_options_are_its_own(self) -> None:
+        with connections["limited"].cursor() as cursor:
+            cursor.execute("SELECT current_user, current_setting('application_name'), current_database()")
+            self.assertEqual(cursor.fetchone(), ("plain", "limited", connection.settings_dict["NAME"]))
+
+    def test_permissions_are_its_own(self) -> None:
+        with self.assertRaisesMessage(ProgrammingError, "permission denied"):
+            Note.objects.using("limited").count()
 
 
 class TransactionTests(TransactionTestCase):
