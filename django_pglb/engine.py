@@ -21,6 +21,7 @@ class Connection(Protocol):
     """A thread's connection to an alias of a cluster; `backends.mixin.LoadBalancedMixin` says what each member means."""
 
     alias: str
+    settings_dict: dict[str, Any]
     in_atomic_block: bool
     pglb_serial: int
     pglb_carries_state: bool

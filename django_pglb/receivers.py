@@ -7,14 +7,13 @@ from typing import TYPE_CHECKING, Any
 from django.apps import apps
 from django.conf import settings
 from django.contrib.auth.signals import user_logged_in, user_logged_out
-from django.core.management.base import CommandError
 from django.db.models.signals import post_delete, post_save, pre_migrate
 from django.test.signals import setting_changed
 
 from . import runtime, stale_saves
 from .context import current_scope
-from .engine import connection_to
 from .identity import AUTHORIZATION, USER, session_owners
+from .refusals import refuse_replica
 from .units import stick
 
 if TYPE_CHECKING:
@@ -58,9 +57,7 @@ def bind_token(instance: Any, **_: object) -> None:
 
 def refuse_to_migrate_replica(using: str, **_: object) -> None:
     """Stop `migrate --database` with a replica: nothing would be done there, and the migrations noted as applied, on the primary."""
-    primary = runtime.primary_of(using)
-    if primary not in (None, using) and connection_to(using).pglb_mirror_of is None:
-        raise CommandError(f"{using!r} is a replica of {primary!r}, and gets its tables from there: migrate --database {primary}")
+    refuse_replica(using, "migrate")
 
 
 def forget_settings(setting: str, **_: object) -> None:

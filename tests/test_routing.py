@@ -6,6 +6,7 @@ import asyncio
 import logging
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from io import StringIO
 from typing import Any
 
 import pytest
@@ -300,10 +301,26 @@ def test_database_cache_is_routed_like_any_model(site: Site) -> None:
             assert reasons() == {Reason.STALE_ALLOWED}
 
 
-def test_replica_is_not_migrated(site: Site) -> None:
-    """Nothing would be done there, and the primary would say that it was."""
-    with pytest.raises(CommandError, match="'replica1' is a replica of 'default'"):
-        call_command("migrate", database="replica1", verbosity=0)
+@pytest.mark.parametrize("enabled", [True, False])
+@pytest.mark.parametrize("command", ["migrate", "dumpdata", "loaddata", "flush", "sqlflush", "createcachetable"])
+def test_command_that_would_do_nothing_on_a_replica_is_refused(site: Site, command: str, enabled: bool) -> None:
+    """Django would report success, and `migrate` would note on the primary that it was done."""
+    Entry.objects.create(text="x")
+    arguments = ["--noinput"] if command == "flush" else ["nothing"] if command == "loaddata" else []
+    refusal = f"'replica1' is a replica of 'default'.*: {command} --database default"
+    with override_settings(PGLB_ENABLED=enabled), pytest.raises(CommandError, match=refusal):
+        call_command(command, *arguments, database="replica1")
+    assert Entry.objects.count() == 1
+
+
+def test_command_on_the_primary_is_djangos(site: Site) -> None:
+    """Those that are refused for replicas do what they always do."""
+    Entry.objects.create(text="x")
+    out = StringIO()
+    call_command("dumpdata", "guestbook", stdout=out)
+    assert '"text": "x"' in out.getvalue()
+    call_command("flush", interactive=False, verbosity=0, inhibit_post_migrate=True)
+    assert Entry.objects.count() == 0
 
 
 def test_identity_may_be_a_number(site: Site) -> None:
