@@ -32,6 +32,10 @@ class Cached(SimpleNamespace):
     """What was read on a replica: ann, her card, her book, a remark about it, a user, and QuerySets."""
 
 
+class Undone(Exception):
+    """Ends a block that is to be rolled back."""
+
+
 def read(alias: str | None = None) -> Cached:
     def of(model: Any) -> Any:
         return model.objects.using(alias) if alias else model.objects
@@ -288,3 +292,17 @@ def test_dropped_alias_that_is_still_there_can_be_asked_by_name(cached: Cached) 
     with dropped():
         ann = Reader.objects.using("replica1").get()
         assert ann.publications.count() == 1
+
+
+def test_transaction_by_its_name_is_the_primarys_while_all_is_switched_off(cached: Cached) -> None:
+    """What is written in the block of a cached instance's alias is taken back with it."""
+
+    def save_in_vain() -> None:
+        with transaction.atomic(using=cached.remark._state.db):
+            cached.remark.save()
+            assert written(Remark, pk=cached.remark.pk).text == "old"
+            raise Undone
+
+    with switched_off(), pytest.raises(Undone):
+        save_in_vain()
+    assert written(Remark, pk=cached.remark.pk).text == "new"
