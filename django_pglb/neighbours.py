@@ -35,6 +35,10 @@ WRITERS: Final = {
 CACHE_TABLE: Final = "django.core.cache.backends.db.DatabaseCache"
 PAGE = "docs/working-with-other-packages.md has more."
 ROUTER_HINT = "Put a router above ReplicaRouter whose db_for_read() names the primary for them: docs/what-must-read-the-primary.md has one."
+WAFFLE: Final = (
+    "WAFFLE_READ_FROM_WRITE_DB: not set, so django-waffle may cache a switch or flag from a replica that lacks what was just written, "
+    "and then it acts late by as long as the cache lives."
+)
 
 
 class EngineList(NamedTuple):
@@ -63,6 +67,8 @@ def find_problems(config: Config, installed: Collection[str], middleware: Sequen
         yield from _cachalot_problems(config)
     if "cacheops" in installed and getattr(settings, "CACHEOPS_ENABLED", True):
         yield from _cacheops_problems(config)
+    if "waffle" in installed and not getattr(settings, "WAFFLE_READ_FROM_WRITE_DB", False):
+        yield Problem(CheckId.CACHE_BY_ALIAS, WAFFLE, "Set it to True.")
     yield from _engine_list_problems(config, installed)
     yield from _cache_table_problems(config)
 

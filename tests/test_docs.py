@@ -103,3 +103,11 @@ def test_every_check_says_what_and_what_to_do() -> None:
 def test_every_reason_is_described_once() -> None:
     """The table has the reasons in the order of the code."""
     assert [row[0] for row in rows(REASONS)] == [reason.value for reason in Reason]
+
+
+def test_every_package_that_is_tried_is_in_the_table() -> None:
+    """`tox -e others` has a journey for each row of the page, and the page a row for each journey."""
+    journeys = (Path(__file__).parent / "others" / "journeys").glob("[!_]*.py")
+    packages = [re.search(r'^PACKAGE = "(.*)"$', journey.read_text(), re.MULTILINE) for journey in journeys]
+    table = section((DOCS / "working-with-other-packages.md").read_text(), "## Tried")
+    assert [row[0] for row in rows(table)] == sorted(found[1] for found in packages if found)

@@ -120,6 +120,14 @@ def test_cacheops_must_fill_its_cache_from_the_primary(changes: dict[str, Any], 
         assert name in text
 
 
+def test_waffle_must_fill_its_cache_from_the_primary() -> None:
+    """It has a setting for that."""
+    ((check, text),) = found("waffle")
+    assert check == "W029"
+    assert "WAFFLE_READ_FROM_WRITE_DB" in text
+    assert found("waffle", WAFFLE_READ_FROM_WRITE_DB=True) == []
+
+
 @pytest.mark.parametrize(
     ("app", "changes", "expected"),
     [

@@ -1,0 +1,1 @@
+"""The one app of each journey's project: its models and URLs are the journey's."""
