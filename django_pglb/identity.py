@@ -11,6 +11,7 @@ from django.conf import settings
 from django.contrib.auth import SESSION_KEY
 from django.utils.functional import LazyObject
 
+from .core.asker import Asker
 from .core.routing_session import UNBOUND
 from .forks import after_fork
 from .glance import glancing
@@ -132,7 +133,8 @@ class RequestIdentities:
         self._is_there = True
         """There is a session now, as far as that was looked at."""
         self._token: str | None = request.META.get("HTTP_AUTHORIZATION")
-        self._has_resolved = False
+        self._resolved: Identity | None = None
+        """The user who is on the request."""
 
     def known(self) -> tuple[Identity, ...]:
         if self._known is None:
@@ -142,44 +144,72 @@ class RequestIdentities:
             if owner is not None:
                 found[(USER, owner)] = None
             guess = None if session_key else token_owners.get(self._token)
-            if guess and not self._has_resolved:
+            if guess and self._resolved is None:
                 self._guessed = ((USER, guess),)
+            for identity in self._added:
+                found.pop(identity, None)
             self._known = tuple(found)
         return self._known + self._guessed + self._added
 
+    def asker(self) -> Asker:
+        """Act for the user who is on the request by now, if anybody has put one there or asked for it. The look itself costs no query."""
+        attributes = vars(self._request)
+        user = found = attributes.get("user")
+        if isinstance(user, LazyObject):
+            # Its own way to them is a detour through Python.
+            asker = Asker(attributes, user, object.__getattribute__(user, "__dict__"))
+            found = asker.found
+        else:
+            asker = Asker(attributes, user)
+        # That of an anonymous one is None, and what a lazy one is before somebody asks has none.
+        user_id = getattr(found, "pk", None)
+        if user_id is not None:
+            asker.identity = identity = (USER, str(user_id))
+            if identity != self._resolved:
+                self._resolved, self._guessed = identity, ()
+                if identity not in self._added and identity not in (self._known or ()):
+                    self._added = (*self._added, identity)
+                if self._token and not self._cookie():
+                    token_owners.remember(self._token, identity[1])
+        return asker
+
     def revealed(self) -> tuple[Identity, ...]:
-        if self._token:
-            self._add_resolved_user()
         known = self.known()
-        if any(kind == USER for kind, _ in known) or not self._cookie():
+        # Without a call: every request that reads asks this.
+        if not self._request.COOKIES.get(settings.SESSION_COOKIE_NAME) or self._has_looked or USER in dict(known):
             return known
-        if not self._has_looked:
-            self._look_at_session()
+        self._look_at_session()
         return self.known()
 
     def is_settled(self) -> bool:
-        """Say whether the session middleware has run, where there is a session to look at, and a view has resolved its token's user."""
-        has_session = hasattr(self._request, "session") or not self._cookie()
-        return has_session and (self._has_resolved or not self._token)
+        """Say whether the session can be looked at, if there is one."""
+        return hasattr(self._request, "session") or not self._cookie()
 
-    def to_bind(self, *, wrote: bool) -> tuple[Identity, ...]:
+    def is_complete(self) -> bool:
+        """Say also whether a view has resolved its token's user."""
+        return self.is_settled() and (self._resolved is not None or not self._token)
+
+    def to_bind(self) -> tuple[Identity, ...]:
         """Return the identities at the end of the request: a login, logout or flush has changed the session's key by then."""
-        self._add_resolved_user()
+        self.asker()
         cookie, session = self._cookie(), getattr(self._request, "session", None)
         if getattr(session, "session_key", None) != cookie:
             session_owners.forget(cookie)
         session_key = self._session_key()
         if session_key is not None:
             self.add(SESSION, session_key)
-        # A session that was ended without a write has left no row that a replica might still have; or it never was.
-        is_nobodys = self._is_made_up or (session is not None and session.session_key is None and not wrote)
-        nobody = (SESSION, cookie) if is_nobodys else None
-        return tuple(identity for identity in self.known() if identity != nobody)
+        made_up = (SESSION, cookie) if self._is_made_up else None
+        return tuple(identity for identity in self.known() if identity != made_up)
+
+    def ended(self) -> tuple[Identity, ...]:
+        """Return the session that has ended with this request. One that never was looks the same: nothing was written to end it."""
+        cookie, session = self._cookie(), getattr(self._request, "session", None)
+        return ((SESSION, cookie),) if cookie and session is not None and session.session_key is None else ()
 
     def acts_for_somebody(self) -> bool:
         # Whoever was added was found: a user, or what the site's own code says by `stick()`.
-        self._add_resolved_user()
-        return bool(self._added) or any(kind == USER for kind, _ in self.known()) or self._session_key() is not None
+        self.asker()
+        return bool(self._added) or USER in dict(self.known()) or self._session_key() is not None
 
     def carried(self, primary: str) -> Bound:
         if self._carried is None:
@@ -190,16 +220,6 @@ class RequestIdentities:
         """Bind one more identity, from now on."""
         if (kind, value) not in self.known():
             self._added = (*self._added, (kind, value))
-
-    def _add_resolved_user(self) -> None:
-        """Act for the user whom the view has resolved from a token, where API frameworks put them: on the request."""
-        user_id = _resolved_user_id(self._request)
-        if user_id is None:
-            return
-        self._has_resolved, self._guessed = True, ()
-        self.add(USER, user_id)
-        if self._token and not self._cookie():
-            token_owners.remember(self._token, user_id)
 
     def _cookie(self) -> str | None:
         return self._request.COOKIES.get(settings.SESSION_COOKIE_NAME)
@@ -226,16 +246,6 @@ class RequestIdentities:
             self.add(USER, user_id)
             if session.session_key:
                 session_owners.remember(session.session_key, user_id)
-
-
-def _resolved_user_id(request: HttpRequest) -> str | None:
-    """Return the id of the user on the request, if somebody has put one there or asked for it; the look itself costs no query."""
-    user = vars(request).get("user")
-    if isinstance(user, LazyObject):
-        user = vars(user)["_wrapped"]
-    # That of an anonymous one is None, and what a lazy one is before somebody asks has none.
-    user_id = getattr(user, "pk", None)
-    return None if user_id is None else str(user_id)
 
 
 def _owner_of(session: Any) -> tuple[str | None, bool]:

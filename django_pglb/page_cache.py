@@ -145,7 +145,9 @@ def _shows_enough(runtime: Runtime, routing: RoutingSession, primary: str, page:
     load_bound(runtime, routing, cluster)
     if cluster.store_down and runtime.config.clusters[primary].on_store_error == "primary":
         return False
-    if not cluster.loaded and not any(USER in dict(unit.identities.known()) for unit in (routing, *routing.around())):
+    units = (routing, *routing.around())
+    is_complete = cluster.loaded and all(unit.identities.is_complete() for unit in units)
+    if not is_complete and not any(USER in dict(unit.identities.known()) for unit in units):
         # A token that this process has not met: whose it is, and what they wrote by other ways, only the view can tell.
         return False
     shown = None if page is None else _pointer(page[primary][0])

@@ -11,6 +11,7 @@ from django.db import InternalError
 
 from . import signals
 from .context import current_scope
+from .core.asker import FOUND
 from .core.decision import Decision, Reason
 from .core.lease import Lease
 from .core.policy import any_replica, is_void, pick, replica_or_primary, standing_rule, unit_rule
@@ -19,7 +20,7 @@ from .engine import connection_to
 from .errors import PrimaryProtected
 from .health.clock import now
 from .home import is_of_primary
-from .pointers import cluster_of, load_bound
+from .pointers import cluster_of, is_nobody_new, load_bound
 from .runtime import get_runtime
 from .waiting import wait_for_replica
 
@@ -52,15 +53,20 @@ READS_ONLY = (
 def held_lease(primary: str) -> Lease | None:
     """Return the lease on a replica of the cluster of `primary` that holds here and now, if there is one."""
     scope = current_scope()
-    cluster = None if scope.routing is None else scope.routing.clusters.get(primary)
     if (
-        cluster is None
+        scope.routing is None
+        or (cluster := scope.routing.clusters.get(primary)) is None
         or (lease := cluster.lease) is None
         or lease.scope is not scope
         or lease.state is not cluster.state
         or lease.publisher.topologies.get(primary) is not lease.topology
         or now() >= lease.until
     ):
+        return None
+    asker = cluster.asker
+    # What `asker.has_changed()` says, without a call: this is asked twice for each read.
+    user = asker.attributes["user"] if "user" in asker.attributes else None  # noqa: SIM401
+    if (user is not asker.user or asker.lazy[FOUND] is not asker.found) and not is_nobody_new(scope.routing, cluster):
         return None
     connection = connection_to(primary)
     if connection.pglb_carries_state or (connection.pglb_transaction_is_open and not connection.pglb_is_views_block_unused()):
@@ -88,7 +94,7 @@ def route_read(primary: str, instance: Any = None, *, is_bound: bool = False) ->
     from_primary = scope.related_to == primary or (instance is not None and is_of_primary(instance, primary))
     runtime = get_runtime()
     cluster = cluster_of(runtime, scope.routing, primary)
-    if not cluster.loaded and _get_running_loop() is not None and scope.forced is None:
+    if scope.forced is None and (not cluster.loaded or cluster.asker.has_changed()) and _get_running_loop() is not None:
         decision = _undecided(runtime, primary)
     else:
         decision = _decide(runtime, scope, scope.routing, primary, from_primary=from_primary)
@@ -226,7 +232,7 @@ def _decide(
     rule = unit_rule(scope, routing, cluster, from_primary=from_primary and not cluster.without_primary)
     if rule is not None:
         return Decision(primary, rule)
-    if not cluster.loaded:
+    if not cluster.loaded or cluster.asker.has_changed():
         load_bound(runtime, routing, cluster)
         state = cluster.state
         if cluster.wrote:

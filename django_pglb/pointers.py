@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from django.db import Error as DatabaseError
 
 from .context import current_scope, reading_by_pointer
+from .core.asker import NO_REQUEST
 from .core.lsn import renewed
 from .core.policy import is_void
 from .core.routing_session import UNBOUND, Bound
@@ -105,11 +106,12 @@ def load_bound(runtime: Runtime, routing: RoutingSession, cluster: ClusterSessio
     At most two store round trips: for what is known beforehand, and for what the user's session reveals. Loading the session reads
     the database; that read is routed too, and bound by what is known by then.
     """
-    if cluster.loaded:
+    if cluster.loaded and not cluster.asker.has_changed():
         return
     if cluster in _loading.get():
         # The session is being loaded, by a read which the unit around this one has bound by now.
-        _load_outer(runtime, routing, cluster)
+        if routing.outer is not None:
+            _load_outer(runtime, routing.outer, cluster)
         return
     if not runtime.needs_pointers(cluster.primary):
         cluster.loaded = True
@@ -118,38 +120,42 @@ def load_bound(runtime: Runtime, routing: RoutingSession, cluster: ClusterSessio
     cluster.look_again_at = cluster.look_again_at or now() + runtime.config.clusters[cluster.primary].check_interval
     token = _loading.set(_loading.get() | {cluster})
     try:
-        is_outer_loaded = _load_outer(runtime, routing, cluster)
+        is_outer_loaded = routing.outer is None or _load_outer(runtime, routing.outer, cluster)
         identities = routing.identities
+        # The request is that of the outermost unit. Who is put on it while this is asked is noticed by the next read.
+        asker = identities.asker() if routing.outer is None else routing.outer.cluster(cluster.primary).asker
         carried = identities.carried(cluster.primary)
         if carried is not UNBOUND:
             cluster.bind(carried.shifted(now() - time.time()))
-        _ask(runtime, cluster, identities.known())
-        _ask(runtime, cluster, _revealed(runtime, cluster, identities))
-        cluster.loaded = is_outer_loaded and identities.is_settled()
+        known = frozenset(identities.known())
+        if known:
+            _ask(runtime, cluster, known)
+        more = _revealed(runtime, cluster, identities) - known
+        if more:
+            runtime.note_session(None)
+            _ask(runtime, cluster, more)
+        cluster.asker, cluster.loaded = asker, is_outer_loaded and identities.is_settled()
     finally:
         _loading.reset(token)
 
 
-def _load_outer(runtime: Runtime, routing: RoutingSession, cluster: ClusterSession) -> bool:
+def _load_outer(runtime: Runtime, around: RoutingSession, cluster: ClusterSession) -> bool:
     """Bind this unit of work by what binds the one around it. Says whether that is all that can be known of that one."""
-    if routing.outer is None:
-        return True
-    outer = routing.outer.cluster(cluster.primary)
-    load_bound(runtime, routing.outer, outer)
+    outer = around.cluster(cluster.primary)
+    load_bound(runtime, around, outer)
     cluster.bind(outer.bound.merged(Bound(outer.seen_at_most)))
     # A unit that acts for nobody of its own would not notice.
     cluster.store_down = cluster.store_down or outer.store_down
     return outer.loaded
 
 
-def _revealed(runtime: Runtime, cluster: ClusterSession, identities: IdentitySource) -> Iterable[Identity]:
+def _revealed(runtime: Runtime, cluster: ClusterSession, identities: IdentitySource) -> frozenset[Identity]:
     """Return whom the session reveals. It may live anywhere, as in another cluster, whose trouble must fail no read of this one.
 
     Where it cannot be loaded nobody can tell what its user wrote elsewhere, as when the store is down.
     """
-    known = frozenset(identities.known())
     try:
-        found = frozenset(identities.revealed())
+        return frozenset(identities.revealed())
     except PrimaryProtected:
         raise  # whoever asks on would ask the primary
     except Exception as error:
@@ -157,10 +163,7 @@ def _revealed(runtime: Runtime, cluster: ClusterSession, identities: IdentitySou
             raise
         cluster.store_down = True
         runtime.note_session(error)
-        return ()
-    if found - known:
-        runtime.note_session(None)
-    return found
+        return frozenset()
 
 
 def _ask(runtime: Runtime, cluster: ClusterSession, identities: Iterable[Identity]) -> None:
@@ -178,6 +181,15 @@ def _ask(runtime: Runtime, cluster: ClusterSession, identities: Iterable[Identit
     else:
         # Not earlier: another thread of this unit takes what was asked for known.
         cluster.asked |= new
+
+
+def is_nobody_new(routing: RoutingSession, cluster: ClusterSession) -> bool:
+    """Say whether whoever has been put on the request, or found to be there, was asked about already: all stays as it is then."""
+    asker = routing.identities.asker()
+    if asker is NO_REQUEST or (asker.identity is not None and asker.identity not in cluster.asked):
+        return False
+    cluster.asker = asker
+    return True
 
 
 def bind(routing: RoutingSession, identity: Identity) -> None:
@@ -345,7 +357,9 @@ def _identities_to_bind(routing: RoutingSession, *, wrote: bool, may_ask: bool =
         return tuple(routing.identities.known())
     try:
         with reading_by_pointer():
-            return tuple(routing.identities.to_bind(wrote=wrote))
+            bound = tuple(routing.identities.to_bind())
+            ended = () if wrote else tuple(routing.identities.ended())
+            return tuple(identity for identity in bound if identity not in ended)
     except Exception as error:
         if not is_trouble(error):
             raise

@@ -11,6 +11,7 @@ from django.db import DEFAULT_DB_ALIAS, connections
 
 from . import pointers, runtime
 from .context import current_scope, decorated, open_inner, routing_of
+from .core.asker import NO_REQUEST
 from .core.routing_session import UNBOUND, Bound, RoutingSession
 from .forks import begin_anew_if_forked
 from .placement import route_read
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from django.http import HttpRequest
 
     from .context import ScopeManager
+    from .core.asker import Asker
     from .core.routing_session import Identity
 
 P = ParamSpec("P")
@@ -39,16 +41,21 @@ class StatedIdentities:
     def known(self) -> tuple[Identity, ...]:
         return self._identities
 
-    revealed = known
+    revealed = to_bind = known
 
-    def to_bind(self, *, wrote: bool) -> tuple[Identity, ...]:
-        return self._identities
+    def ended(self) -> tuple[Identity, ...]:
+        return ()
 
     def acts_for_somebody(self) -> bool:
         return bool(self._identities)
 
+    def asker(self) -> Asker:
+        return NO_REQUEST
+
     def is_settled(self) -> bool:
         return True
+
+    is_complete = is_settled
 
     def carried(self, primary: str) -> Bound:
         return self._carried.get(primary, UNBOUND)

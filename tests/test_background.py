@@ -122,7 +122,7 @@ def test_write_that_is_noted_during_a_save_is_saved_again(site: Site) -> None:
     routing = RoutingSession()
 
     class WritingMeanwhile(Nobody):
-        def to_bind(self, *, wrote: bool) -> tuple[()]:
+        def to_bind(self) -> tuple[()]:
             routing.cluster("default").note_write()
             return ()
 

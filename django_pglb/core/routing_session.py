@@ -5,12 +5,14 @@ from __future__ import annotations
 from functools import reduce
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
+from .asker import NO_REQUEST
 from .decision import Decision, DecisionCount, Reason
 from .lsn import Pointer, are_comparable, earlier, later, renewed
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
 
+    from .asker import Asker
     from .lease import Lease
 
 Identity = tuple[str, str]
@@ -56,12 +58,24 @@ class IdentitySource(Protocol):
         """Return also what the user's session reveals; this may run routed reads."""
         ...
 
-    def is_settled(self) -> bool:
-        """Say whether no later call of `revealed` can tell more."""
+    def asker(self) -> Asker:
+        """Act for whoever is on the request by now, and return who that is."""
         ...
 
-    def to_bind(self, *, wrote: bool) -> Iterable[Identity]:
-        """Return everything that a pointer must be saved under, at the end of the unit of work, which was seen to write or not."""
+    def is_settled(self) -> bool:
+        """Say whether no later call of `revealed` can tell more, unless the asker changes."""
+        ...
+
+    def is_complete(self) -> bool:
+        """Say whether it is known by now whom everything that came with the request belongs to."""
+        ...
+
+    def to_bind(self) -> Iterable[Identity]:
+        """Return everything that a pointer must be saved under, at the end of the unit of work."""
+        ...
+
+    def ended(self) -> Iterable[Identity]:
+        """Return those that are there no more: to be bound by what was written, so that nobody finds them on a replica again."""
         ...
 
     def acts_for_somebody(self) -> bool:
@@ -83,16 +97,18 @@ class Nobody:
     def known(self) -> Iterable[Identity]:
         return ()
 
-    revealed = known
-
-    def to_bind(self, *, wrote: bool) -> Iterable[Identity]:
-        return ()
+    revealed = to_bind = ended = known
 
     def acts_for_somebody(self) -> bool:
         return False
 
+    def asker(self) -> Asker:
+        return NO_REQUEST
+
     def is_settled(self) -> bool:
         return True
+
+    is_complete = is_settled
 
     def add(self, kind: str, value: str) -> None:
         """Ignore it: nothing is saved for a unit of work that was opened for nobody."""
@@ -111,6 +127,7 @@ class ClusterSession:
     __slots__ = (
         "_latest",
         "asked",
+        "asker",
         "binds_next",
         "bound",
         "changed_session",
@@ -154,6 +171,8 @@ class ClusterSession:
         """The latest version of `bound`, or one shortly before: itself, and behind it those that threads made of it. The first holds."""
         self.loaded = False
         """Everything that can be known of what binds this unit of work is in `bound`."""
+        self.asker = NO_REQUEST
+        """Whom the request acted for when the store was asked."""
         self.asked: frozenset[Identity] = frozenset()
         """The identities that the store has answered about."""
         self.look_again_at = 0.0
