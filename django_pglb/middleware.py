@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from functools import partial
+from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
 from asgiref.sync import iscoroutinefunction, markcoroutinefunction, sync_to_async
@@ -105,6 +106,7 @@ class LoadBalancingMiddleware:
         return routing
 
     def _must_save(self, response: HttpResponseBase, routing: RoutingSession) -> bool:
+        routing.was_refused = response.status_code == HTTPStatus.UNAUTHORIZED
         if keep_streaming(response, routing):
             return pointers.may_have_written(routing) or pointers.must_save(routing)
         return self._must_save_at_end(routing)

@@ -252,8 +252,8 @@ def _may_have_written_unseen(runtime: Runtime, routing: RoutingSession, primary:
     """Say whether the request of `routing` is taken to have written to the cluster of `primary`, though nobody saw it.
 
     Its method says so if its view was called, and used the cluster or acts for somebody: an outsider cannot make this site do anything
-    by the method alone. What a thread of this process did meanwhile, outside any request, may have been started by it in any case.
-    It has not written if it wanted to use the primary and could never connect.
+    by the method alone, nor by a token that the view has looked up and refused. What a thread of this process did meanwhile, outside any
+    request, may have been started by it in any case.
     """
     if not routing.is_taken_to_have_written or routing.is_safe_in(primary):
         return False
@@ -263,8 +263,11 @@ def _may_have_written_unseen(runtime: Runtime, routing: RoutingSession, primary:
         return True
     if not routing.view_ran or routing.was_only_refused(primary):
         return False
-    # To ask the other clusters as well would make each request wait for every primary of the project.
-    return routing.has_used(primary) or (len(runtime.config.clusters) == 1 and _acts_for_somebody(runtime, routing))
+    if routing.has_used(primary) and not routing.was_refused:
+        return True
+    # To ask clusters that it did not use as well would make each request wait for every primary of the project.
+    is_concerned = len(runtime.config.clusters) == 1 or routing.has_used(primary)
+    return is_concerned and _acts_for_somebody(runtime, routing)
 
 
 def _used_outside(runtime: Runtime, routing: RoutingSession) -> frozenset[str]:

@@ -109,11 +109,26 @@ def start_session(request: HttpRequest) -> HttpResponse:
     return HttpResponse()
 
 
+def ask_for_token(request: HttpRequest) -> HttpResponse:
+    """Look up the token that came, as APIs do."""
+    is_known = Entry.objects.filter(text=request.headers["Authorization"]).exists()
+    return HttpResponse(status=200 if is_known else 401)
+
+
 def peek_at_session(request: HttpRequest) -> JsonResponse:
     return JsonResponse({"user": request.session.get("_auth_user_id")})
 
 
-VIEWS = [call_service, call_service_async, call_service_and_raise, call_service_in_stream, write_in_thread, start_session, peek_at_session]
+VIEWS = [
+    call_service,
+    call_service_async,
+    call_service_and_raise,
+    call_service_in_stream,
+    write_in_thread,
+    start_session,
+    ask_for_token,
+    peek_at_session,
+]
 urlpatterns = [
     *(path(f"{view.__name__}/", view) for view in VIEWS),
     path("call_service_of_a_class/", csrf_exempt(CallService.as_view())),
@@ -173,6 +188,7 @@ REQUESTS: dict[str, tuple[Callable[[], Client], str, str]] = {
     "`POST` by `replica_reads()`, with a made-up session": (with_session, "post", "/search/"),
     "`POST` that reads, of nobody": (visitor, "post", "/newest/"),
     "`POST` that reads its made-up session": (with_session, "post", "/peek_at_session/"),
+    "`POST` that looks up its made-up token, and answers 401": (with_token, "post", "/ask_for_token/"),
     "`POST` that writes, of nobody": (visitor, "post", "/write/"),
     "`POST` that writes, with a made-up session": (with_session, "post", "/write/"),
     "`POST` that writes, with a made-up token": (with_token, "post", "/write/"),

@@ -416,6 +416,7 @@ class RoutingSession:
         "streams",
         "view_atomic",
         "view_ran",
+        "was_refused",
     )
 
     def __init__(self, identities: IdentitySource | None = None, *, safe_method: bool = True, is_request: bool = False) -> None:
@@ -431,6 +432,8 @@ class RoutingSession:
         """Aliases for which Django will wrap this request's view in a transaction (`ATOMIC_REQUESTS`), until it has."""
         self.view_ran = False
         """Django has called the view of this request, whose method is unsafe: nobody else has answered in its place."""
+        self.was_refused = False
+        """The response is that whoever sent this request must say who they are (401)."""
         self.down_at_start: frozenset[str] = frozenset()
         """Primaries that were known to be down when it began, so that nobody can have written to them unseen."""
         self.outside_at_start: Mapping[str, int] = {}
