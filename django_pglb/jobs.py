@@ -121,9 +121,9 @@ def bounds_of_text(text: str) -> dict[str, Bound]:
     try:
         bounds = unsign(text, max_age=None)
     except ValueError:
-        unreadable.note(is_unreadable=True)
+        _note_unreadable(is_unreadable=True)
         return {primary: _primary_only(runtime, primary) for primary in runtime.config.clusters}
-    unreadable.note(is_unreadable=False)
+    _note_unreadable(is_unreadable=False)
     return bounds
 
 
@@ -151,23 +151,14 @@ class job_session(routing_session):  # noqa: N801 - used like a function
         return [open_routing(routing), *forced]
 
 
-class _Unreadable:
-    """Logs once that texts cannot be read, and once that they can again."""
-
-    def __init__(self) -> None:
-        self._is_unreadable = False
-
-    def note(self, *, is_unreadable: bool) -> None:
-        if is_unreadable == self._is_unreadable:
-            return
-        self._is_unreadable = is_unreadable
-        if is_unreadable:
-            log.warning("A job carries a pointer that is not signed by this site: such jobs read from the primary. Check SECRET_KEY.")
-        else:
-            log.warning("Pointers of jobs can be read again.")
-
-
-unreadable = _Unreadable()
+def _note_unreadable(*, is_unreadable: bool) -> None:
+    """Log that texts cannot be read, and that they can again."""
+    if not get_runtime().notices.is_news("texts of jobs", is_unreadable or None):
+        return
+    if is_unreadable:
+        log.warning("A job carries a pointer that is not signed by this site: such jobs read from the primary. Check SECRET_KEY.")
+    else:
+        log.warning("Pointers of jobs can be read again.")
 
 
 def should_come_again() -> bool:

@@ -29,6 +29,7 @@ from .forks import after_fork
 from .health.checker import Checker
 from .health.clock import now
 from .health.conversations import Conversations
+from .notices import Notices
 from .references import broken_references, engine_problems, has_shared_store
 from .stores import StoreError, open_store
 from .targets import cluster_targets
@@ -58,11 +59,8 @@ class Runtime:
             if cluster.primary_fallback_limit is not None
         }
         self._stores: dict[str, Store] = {}
-        self._store_trouble: dict[str, type[StoreError]] = {}
-        self._without_position: set[str] = set()
-        self._left_to_primary: set[tuple[str, str]] = set()
-        self._without_session = False
-        self._unkept: set[str] = set()
+        self.notices = Notices()
+        """What was logged of changes of state."""
         self._use_numbers = itertools.count(1)
         self._uses_outside = dict.fromkeys(config.clusters, 0)
         self._uses = {primary: next(self._use_numbers) if primary in _used_by_parent else 0 for primary in config.clusters}
@@ -222,43 +220,40 @@ class Runtime:
             self._store(primary).vouch(primary)
 
     def note_position(self, primary: str, error: Exception | None) -> None:
-        """Log once that no position can be taken on `primary`, so that its writers are pinned to it, and once that it can again."""
-        if error is not None and primary not in self._without_position:
-            self._without_position.add(primary)
+        """Log that no position can be taken on `primary`, so that its writers are pinned to it, and that it can again."""
+        if not self.notices.is_news(("position", primary), None if error is None else "trouble"):
+            return
+        if error is not None:
             store_log.warning("No position can be taken on %s (%s): who writes is pinned to it.", primary, type(error).__name__)
-        elif error is None and primary in self._without_position:
-            self._without_position.discard(primary)
+        else:
             store_log.warning("Positions can be taken on %s again.", primary)
 
     def note_left_to_primary(self, alias: str, sqlstate: str) -> None:
         """Log once that the primary has answered what the replica `alias` may not, or cannot, answer."""
-        if (alias, sqlstate) in self._left_to_primary:
+        if not self.notices.is_news((alias, sqlstate), "left to the primary"):
             return
-        self._left_to_primary.add((alias, sqlstate))
         hint = "; check_replicas counts the tables that its role may not read" if sqlstate == "42501" else ""
         routing_log.warning("%s fails reads that the primary answers (SQLSTATE %s)%s.", alias, sqlstate, hint)
 
     def note_session(self, error: Exception | None) -> None:
-        """Log once that sessions cannot be loaded, so that nobody can tell who it is that reads or writes, and once that they can again."""
-        if error is not None and not self._without_session:
-            self._without_session = True
+        """Log that sessions cannot be loaded, so that nobody can tell who it is that reads or writes, and that they can again."""
+        if not self.notices.is_news("session", None if error is None else "trouble"):
+            return
+        if error is not None:
             store_log.warning(
                 "A session could not be loaded (%s): its user's reads go where ON_STORE_ERROR says, writes bind who is known without it.",
                 type(error).__name__,
             )
-        elif error is None and self._without_session:
-            self._without_session = False
+        else:
             store_log.warning("Sessions can be loaded again.")
 
     def note_unkept(self, primary: str) -> None:
         """Log once that something was written which binds nobody: the client had its headers, and the store knows no one to keep it for."""
-        if primary in self._unkept:
-            return
-        self._unkept.add(primary)
-        store_log.warning(
-            "A stream, or a task after its response, wrote to %s for a client that is known by its cookie alone: that binds nobody.",
-            primary,
-        )
+        if self.notices.is_news(("unkept", primary), "unkept"):
+            store_log.warning(
+                "A stream, or a task after its response, wrote to %s for a client that is known by its cookie alone: that binds nobody.",
+                primary,
+            )
 
     def _store(self, primary: str) -> Store:
         store = self._stores.get(primary)
@@ -267,16 +262,11 @@ class Runtime:
         return store
 
     def _note_store(self, primary: str, error: StoreError | None) -> None:
-        # One line per change of state, not one per request.
-        trouble = None if error is None else type(error)
-        if trouble is self._store_trouble.get(primary):
+        if not self.notices.is_news(("store", primary), None if error is None else type(error).__name__):
             return
-        if trouble is None:
-            if self._store_trouble.pop(primary, None) is None:
-                return  # another thread has said so
+        if error is None:
             store_log.warning("The pointer store of cluster %s is well again.", primary)
         else:
-            self._store_trouble[primary] = trouble
             store_log.error("%s; ON_STORE_ERROR of cluster %s applies.", error, primary)
 
     def close(self) -> None:
