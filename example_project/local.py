@@ -67,12 +67,18 @@ class LocalSite:
     def variables(self) -> dict[str, str]:
         """Return the environment variables that point the settings at this cluster."""
         hosts = {f"GUESTBOOK_{host.name.upper()}": f"{host.host}:{host.port}" for host in self.cluster.hosts}
-        return {"DJANGO_SETTINGS_MODULE": "example_project.settings", **hosts, "GUESTBOOK_REDIS": self.cluster.redis.url}
+        return {
+            "DJANGO_SETTINGS_MODULE": "example_project.settings",
+            **hosts,
+            "GUESTBOOK_REDIS": self.cluster.redis.url,
+            "GUESTBOOK_PASSWORD": self.cluster.primary.password,
+        }
 
     def command_line(self, command: str) -> str:
         """Return a shell line that runs a command of Django against this cluster, from anywhere."""
-        variables = [f"{name}={value}" for name, value in self.variables().items()]
-        return f"cd {shlex.quote(str(FOLDER))} && {shlex.join(['env', *variables, sys.executable, '-m', 'django', command])}"
+        # Not arguments of `env`, which everybody on the machine could list: a password is among them.
+        variables = [f"{name}={shlex.quote(value)}" for name, value in self.variables().items()]
+        return " ".join([f"cd {shlex.quote(str(FOLDER))} &&", *variables, shlex.join([sys.executable, "-m", "django", command])])
 
     def wait(self) -> None:
         """Return when gunicorn ends, which it does not do by itself."""

@@ -24,7 +24,6 @@ from .health.aids import deaf_port
 
 ROOT = Path(__file__).parents[1]
 DOCUMENTATION = ROOT / "docs" / "check_replicas.md"
-SECRET = "hunter2"
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
 
@@ -69,15 +68,14 @@ def configured(healed_cluster: Cluster, tmp_path: Path) -> Cluster:
 
 def configure(cluster: Cluster, folder: Path, **others: Any) -> None:
     aliases = dict(zip(("default", "replica1", "replica2"), cluster.hosts, strict=True))
-    databases = {alias: host.settings(PASSWORD=SECRET) for alias, host in aliases.items()}
+    databases = {alias: host.settings() for alias, host in aliases.items()}
     timeouts = {"SOCKET_TIMEOUT": 10, "SOCKET_CONNECT_TIMEOUT": 10}
     cache = {"BACKEND": "django_redis.cache.RedisCache", "LOCATION": cluster.redis.url, "OPTIONS": timeouts}
     others = {"CACHES": {"default": cache}, **others}
     write_settings(folder, databases, **{"PGLB": {"default": {"REPLICAS": ["replica1", "replica2"], "CHECK_TIMEOUT": 10}}, **others})
 
 
-@pytest.mark.usefixtures("configured")
-def test_all_well(run: Run) -> None:
+def test_all_well(configured: Cluster, run: Run) -> None:
     """A table of three hosts on standard output, nothing else, exit status 0."""
     done = run()
     assert (done.returncode, done.stderr) == (0, "")
@@ -86,7 +84,7 @@ def test_all_well(run: Run) -> None:
         ("replica1", "replica", "online"),
         ("replica2", "replica", "online"),
     ]
-    assert SECRET not in done.stdout
+    assert configured.primary.password not in done.stdout
 
 
 def test_exit_statuses_tell_how_bad_it_is(configured: Cluster, run: Run) -> None:

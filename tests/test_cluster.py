@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import signal
@@ -23,6 +24,7 @@ from django_pglb.testing import PLAIN_ROLE, BinaryNotFound, Cluster, PortTaken, 
 from django_pglb.testing.account import server_account
 from django_pglb.testing.binaries import find_postgres, find_redis
 from django_pglb.testing.guardian import processes_in
+from django_pglb.testing.passwords import PasswordFile
 from django_pglb.testing.ports import free_port
 from django_pglb.testing.postgres import PROGRAMS
 from django_pglb.testing.shared_memory import segments_of
@@ -61,8 +63,10 @@ def has_received(replica: Replica, lsn: int) -> bool:
 def speak_redis(cluster: Cluster, command: str, timeout: float = 2.0) -> str:
     """Return Redis's answer to one command."""
     with socket.create_connection((cluster.redis.host, cluster.redis.port), timeout=timeout) as connection:
-        connection.sendall(command.encode() + b"\r\n")
-        return connection.recv(100).decode().strip()
+        connection.sendall(f"AUTH {cluster.redis.password}\r\n{command}\r\n".encode())
+        with connection.makefile() as answers:
+            assert answers.readline() == "+OK\n"
+            return answers.readline().strip()
 
 
 # Starting
@@ -87,6 +91,61 @@ def test_servers_listen_on_loopback_only(cluster: Cluster) -> None:
     ports = {cluster.redis.port, *(host.port for host in cluster.hosts)}
     assert {where for where in listening if int(where.split(":")[1], 16) in ports} == {f"0100007F:{port:04X}" for port in ports}
     assert not [port for port in ports if f".s.PGSQL.{port}" in Path("/proc/net/unix").read_text()]
+
+
+def test_other_accounts_are_asked_for_a_password(cluster: Cluster) -> None:
+    """For every role, for replication and for Redis: who knows the addresses alone gets nowhere."""
+    for host in cluster.hosts:
+        for arguments in ({"user": "postgres"}, {"user": PLAIN_ROLE}, {"user": "postgres", "replication": "database"}):
+            for password in ("", "postgres"):
+                with pytest.raises(psycopg.OperationalError, match="password"):
+                    host.connect(password=password, passfile=os.devnull, **arguments)
+    with socket.create_connection((cluster.redis.host, cluster.redis.port), timeout=5) as connection:
+        connection.sendall(b"CONFIG GET dir\r\n")
+        assert connection.recv(100).startswith(b"-NOAUTH")
+
+
+@needs_proc
+def test_password_is_nowhere_for_others_to_read(healed_cluster: Cluster) -> None:
+    """Neither in a file that is open to them, whatever was logged and rebuilt, nor among a program's arguments."""
+    healed_cluster.primary.alter_system("log_statement", "all")
+    healed_cluster.create_role("confided")
+    healed_cluster.replicas[0].rebuild()
+    secret = healed_cluster.primary.password.encode()
+    found = [path for path in healed_cluster.folder.rglob("*") if path.is_file() and not path.is_symlink() and secret in path.read_bytes()]
+    assert {path.name for path in found} >= {"passwords", "primary.log", "replica1.conf", "redis.conf"}
+    assert [path for path in found if path.stat().st_mode & 0o077] == []
+    for arguments in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError, PermissionError):
+            assert secret not in arguments.read_bytes()
+
+
+def test_clients_need_not_be_told_the_password(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cluster: Cluster) -> None:
+    """In this process and its children, of two clusters at once, through a proxy too; the user's own passwords are found as before."""
+    own = tmp_path / "own"
+    own.write_text("elsewhere:5432:*:*:mine\n")
+    own.chmod(0o600)
+    files = PasswordFile()
+    monkeypatch.setenv("PGPASSFILE", str(own))
+    first, second = tmp_path / "first", tmp_path / "second"
+    for folder, port in ((first, 1), (second, 2)):
+        folder.mkdir()
+        files.include(folder, [port])
+    for folder, other in ((first, second), (second, own)):
+        files.leave_out(folder)
+        files.leave_out(folder)
+        assert os.environ["PGPASSFILE"] == str(other / "passwords" if other is second else other)
+    lines = (second / "passwords").read_text().splitlines()
+    secret = cluster.primary.password
+    assert [line for line in lines if "localhost" not in line] == [
+        f"127.0.0.1:1:*:*:{secret}",
+        f"127.0.0.1:2:*:*:{secret}",
+        "elsewhere:5432:*:*:mine",
+        f"127.0.0.1:*:*:*:{secret}",
+    ]
+    monkeypatch.setenv("PGPASSFILE", str(second / "passwords"))
+    with psycopg.connect(host="127.0.0.1", port=cluster.primary.port, user=PLAIN_ROLE, dbname="postgres") as connection:
+        assert connection.info.user == PLAIN_ROLE
 
 
 def test_settings_reach_the_hosts() -> None:

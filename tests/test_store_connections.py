@@ -42,7 +42,7 @@ def plain_pool(server: RedisServer, **options: Any) -> redis.ConnectionPool:
 
 
 def sentinel_pool(server: RedisServer, **options: Any) -> redis.ConnectionPool:
-    return SentinelConnectionPool("main", Sentinel(server.port), **options)
+    return SentinelConnectionPool("main", Sentinel(server.port), password=server.password, **options)
 
 
 @contextlib.contextmanager
@@ -122,7 +122,7 @@ def test_connections_to_a_former_master_are_not_used(redis_server: RedisServer) 
     """As soon as one connection has found the new master, all that were held to the old one are given up."""
     # To the pool another address is another server.
     sentinel = Sentinel(redis_server.port)
-    pool = SentinelConnectionPool("main", sentinel, socket_timeout=20)
+    pool = SentinelConnectionPool("main", sentinel, password=redis_server.password, socket_timeout=20)
     with held_of(pool) as held:
         (old,) = held.ask(WHO)
         assert held.ask(WHO) == [old]

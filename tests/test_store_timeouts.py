@@ -110,7 +110,8 @@ def test_sentinel_finds_the_server_with_our_timeouts(redis_server: RedisServer, 
 
     port = free_port()
     configuration = tmp_path / "sentinel.conf"
-    configuration.write_text(f"port {port}\nbind 127.0.0.1\ndir {tmp_path}\nsentinel monitor main 127.0.0.1 {redis_server.port} 1\n")
+    monitored = f"sentinel monitor main 127.0.0.1 {redis_server.port} 1\nsentinel auth-pass main {redis_server.password}\n"
+    configuration.write_text(f"port {port}\nbind 127.0.0.1\ndir {tmp_path}\n{monitored}")
     options = {
         "CLIENT_CLASS": "django_redis.client.SentinelClient",
         "CONNECTION_FACTORY": "django_redis.pool.SentinelConnectionFactory",
@@ -118,7 +119,10 @@ def test_sentinel_finds_the_server_with_our_timeouts(redis_server: RedisServer, 
     }
     process = subprocess.Popen([str(find_redis()), str(configuration), "--sentinel"], stdout=subprocess.DEVNULL)
     try:
-        with override_settings(CACHES=entry("redis://main/0", **options)), contextlib.closing(CacheStore(pointer_seconds=60)) as store:
+        with (
+            override_settings(CACHES=entry(f"redis://:{redis_server.password}@main/0", **options)),
+            contextlib.closing(CacheStore(pointer_seconds=60)) as store,
+        ):
             connection = pool_of(store).make_connection()
             assert connection.socket_timeout == TIMEOUT_SECONDS
             sentinel = connection.connection_pool.sentinel_manager.sentinels[0].connection_pool.make_connection()

@@ -19,6 +19,7 @@ from . import guardian
 from .account import Account, make_folder, server_account
 from .binaries import PostgresBinaries, find_postgres, find_redis, readable_postgres, readable_redis, redis_names
 from .errors import ClusterError, PortTaken
+from .passwords import PASSWORD, password_file
 from .postgres import PROGRAMS, PostgresHost, Replica
 from .redis import RedisServer
 from .server import Server
@@ -35,7 +36,8 @@ class Cluster:
     Use it as a context manager, or call `start()` and `stop()`. `settings` are PostgreSQL settings for all hosts,
     `replica_settings` for the replicas only. The servers end with this process however it ends, unless it forked:
     a child of it may come and go, and cannot stop the cluster.
-    Whoever can connect to a port of this machine is superuser there: keep nothing of value in it.
+    Other accounts of this machine are asked for a password that they do not know. Clients in this process and its children need not give
+    it: libpq finds it where `PGPASSFILE` points while a cluster runs.
     Not thread-safe as a whole; different hosts may be handled from different threads.
     """
 
@@ -117,6 +119,7 @@ class Cluster:
         guardian.end_processes(self._folder, self._programs)
         for server in self._servers():
             server.kill()
+        password_file.leave_out(self._folder)
         guardian.remove_folder(self._folder)
         self._dismiss_guardian()
         self._folder = self._primary = self._redis = None
@@ -142,10 +145,13 @@ class Cluster:
             replica.wait_for_lsn(lsn, timeout)
 
     def create_role(self, name: str, *, monitor: bool = False) -> None:
-        """Make sure that there is a role `name` that may log in, with `pg_monitor` or without, and nothing more."""
+        """Make sure that there is a role `name` that may log in, with `pg_monitor` or without, and nothing more.
+
+        Its password is that of the hosts.
+        """
         identifier = sql.Identifier(name)
         with contextlib.suppress(psycopg.errors.DuplicateObject):
-            self.primary.ask(sql.SQL("CREATE ROLE {} LOGIN").format(identifier))
+            self.primary.ask(sql.SQL("CREATE ROLE {} LOGIN PASSWORD {}").format(identifier, sql.Literal(PASSWORD)))
         change = sql.SQL("GRANT pg_monitor TO {}" if monitor else "REVOKE pg_monitor FROM {}")
         self.primary.ask(change.format(identifier))
 
@@ -192,6 +198,7 @@ class Cluster:
         ]
         for replica in self.replicas:
             replica.copy_from(self._primary)
+        password_file.include(self.folder, [host.port for host in self.hosts])
         for host in self.hosts:
             host.launch()
 

@@ -18,6 +18,7 @@ from django_pglb.core.lsn import format_lsn, normalise, parse_lsn
 from .account import Account
 from .binaries import PostgresBinaries
 from .errors import ClusterError, ServerFailed
+from .passwords import PASSWORD, write_private
 from .ports import free_port
 from .server import START_SECONDS, Server
 from .shared_memory import remove_shared_memory
@@ -54,7 +55,11 @@ BASE_SETTINGS: Mapping[str, str] = {
     "log_timezone": "UTC",
 }
 
-CLIENT_AUTHENTICATION = "host all all 127.0.0.1/32 trust\nhost replication all 127.0.0.1/32 trust\n"
+CLIENT_AUTHENTICATION = "host all all 127.0.0.1/32 scram-sha-256\nhost replication all 127.0.0.1/32 scram-sha-256\n"
+
+# A password of 128 random bits gains nothing by being hashed slowly, and every connection would pay for it.
+QUICK_HASHES = ("scram_iterations", "1")
+FIRST_WITH_QUICK_HASHES = 16
 
 
 class PostgresHost(Server):
@@ -71,14 +76,19 @@ class PostgresHost(Server):
 
     # Reaching it
 
+    @property
+    def password(self) -> str:
+        """The superuser's password, and that of the roles which `Cluster.create_role()` makes."""
+        return PASSWORD
+
     def connect(self, **arguments: Any) -> psycopg.Connection[TupleRow]:
         """Return a new connection, as the superuser, in autocommit, to the database `postgres`, unless `arguments` say otherwise."""
-        defaults = {"dbname": "postgres", "user": SUPERUSER, "autocommit": True, "connect_timeout": 10}
+        defaults = {"dbname": "postgres", "user": SUPERUSER, "password": self.password, "autocommit": True, "connect_timeout": 10}
         return psycopg.connect(host=self.host, port=self.port, **{**defaults, **arguments})
 
     def settings(self, name: str = "postgres", engine: str = DEFAULT_ENGINE, **overrides: Any) -> dict[str, Any]:
         """Return this host's entry for Django's `DATABASES`; `overrides` are further keys such as `TEST` or `OPTIONS`."""
-        entry = {"ENGINE": engine, "NAME": name, "USER": SUPERUSER, "PASSWORD": "", "HOST": self.host, "PORT": str(self.port)}
+        entry = {"ENGINE": engine, "NAME": name, "USER": SUPERUSER, "PASSWORD": self.password, "HOST": self.host, "PORT": str(self.port)}
         return {**entry, **overrides}
 
     def ask(self, query: LiteralString | sql.Composed, parameters: tuple[object, ...] = ()) -> Any:
@@ -170,26 +180,31 @@ class PostgresHost(Server):
 
     def create(self) -> None:
         """Make the data folder of a new, independent server."""
+        password_path = self.home.with_suffix(".password")
+        write_private(password_path, self.password, self._account)
         self._run_tool(
             [
                 self._binaries.program("initdb"),
-                *("-D", str(self.data_folder), "-U", SUPERUSER, "-A", "trust", "-E", "UTF8"),
+                *("-D", str(self.data_folder), "-U", SUPERUSER, "-A", "scram-sha-256", f"--pwfile={password_path}", "-E", "UTF8"),
                 *("--no-sync", "--no-instructions", *_locale_options(self._binaries.major_version)),
+                *(("-c", "=".join(QUICK_HASHES)) if self._binaries.major_version >= FIRST_WITH_QUICK_HASHES else ()),
             ]
         )
+        password_path.unlink()
         self.configure()
 
     def configure(self) -> None:
         """Write the configuration files; a running server must be reloaded."""
         lines = [f"{name} = {_quoted(value)}\n" for name, value in self._all_settings().items()]
         for path, text in ((self._settings_path, "".join(lines)), (self._authentication_path, CLIENT_AUTHENTICATION)):
-            path.write_text(text)
-            path.chmod(0o644)
+            write_private(path, text, self._account)
 
     def _all_settings(self) -> dict[str, str]:
         settings = {**BASE_SETTINGS, "port": str(self.port), "cluster_name": self.name}
         if self._binaries.has_library("pg_stat_statements"):
             settings["shared_preload_libraries"] = "pg_stat_statements"
+        if self._binaries.major_version >= FIRST_WITH_QUICK_HASHES:
+            settings.update([QUICK_HASHES])
         if self._binaries.major_version >= 18:
             # Three worker processes less for each host.
             settings["io_method"] = "sync"
@@ -281,7 +296,8 @@ class Replica(PostgresHost):
         shutil.rmtree(self.data_folder, ignore_errors=True)
         origin = ("-h", self.upstream.host, "-p", str(self.upstream.port), "-U", SUPERUSER)
         manner = ("-X", "stream", "-c", "fast", "--no-sync", "--no-manifest")
-        self._run_tool([self._binaries.program("pg_basebackup"), "-D", str(self.data_folder), *origin, *manner])
+        arguments = [self._binaries.program("pg_basebackup"), "-D", str(self.data_folder), *origin, *manner]
+        self._run_tool(arguments, PGPASSWORD=self.password)
         # The primary's own changes with ALTER SYSTEM came along.
         self._account.create_file(self.data_folder / "postgresql.auto.conf")
         self._become_standby()
@@ -324,8 +340,8 @@ class Replica(PostgresHost):
             self.rebuild()
 
     def _all_settings(self) -> dict[str, str]:
-        upstream = f"host={self.upstream.host} port={self.upstream.port} user={SUPERUSER} application_name={self.name}"
-        return {**super()._all_settings(), "primary_conninfo": upstream}
+        address = f"host={self.upstream.host} port={self.upstream.port} user={SUPERUSER} password={self.password}"
+        return {**super()._all_settings(), "primary_conninfo": f"{address} application_name={self.name}"}
 
     def _is_paused_or_delayed(self) -> bool:
         return bool(self.ask("SELECT pg_get_wal_replay_pause_state() = 'paused' OR current_setting('recovery_min_apply_delay') <> '0'"))

@@ -119,6 +119,8 @@ class Server:
 
     def _spawn(self, arguments: list[str]) -> None:
         with self.log_path.open("ab") as log:
+            # Statements may be logged here, those that set a password among them.
+            self.log_path.chmod(0o600)
             # A session of its own keeps Ctrl-C in the owner's terminal away from the server.
             self._process = subprocess.Popen(
                 arguments,
@@ -131,12 +133,15 @@ class Server:
                 **self._identity(),
             )
 
-    def _run_tool(self, arguments: list[str]) -> None:
-        """Run a program to its end as the server's account. Raises `ServerFailed` with what it printed."""
+    def _run_tool(self, arguments: list[str], **variables: str) -> None:
+        """Run a program to its end as the server's account, with `variables` in its environment.
+
+        Raises `ServerFailed` with what it printed.
+        """
         done = subprocess.run(
             arguments,
             cwd=self.home,
-            env=clean_environment(),
+            env={**clean_environment(), **variables},
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,

@@ -66,7 +66,7 @@ def test_replica_behind_a_black_hole_comes_online(healed_cluster: Cluster) -> No
         targets = [
             target_of(healed_cluster.primary),
             target_at("by_list", f"{BLACK_HOLE},{replica.host}", replica.port, dbname="postgres", user=PLAIN_ROLE),
-            target_at("by_name", "two", replica.port, dbname="postgres", user=PLAIN_ROLE),
+            target_at("by_name", "two", replica.port, dbname="postgres", user=PLAIN_ROLE, password=replica.password),
         ]
         with checking(targets, resolve=resolve, check_timeout=1) as checker:
             wait_until_online(checker)

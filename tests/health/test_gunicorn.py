@@ -27,6 +27,7 @@ SECRET_KEY = "x"
 INSTALLED_APPS = ["django_pglb"]
 DATABASE_ROUTERS = ["django_pglb.routers.ReplicaRouter"]
 DATABASES = {databases!r}
+CACHES = {{"default": {{"BACKEND": "django_redis.cache.RedisCache", "LOCATION": {redis!r}}}}}
 PGLB = {{"default": {{"REPLICAS": ["replica1", "replica2"], "CHECK_INTERVAL": 0.1}}}}
 """
 
@@ -50,7 +51,7 @@ def application(environ, start_response):
 def served(cluster: Cluster, folder: Path, preload: str) -> Iterator[str]:
     """The application's address."""
     databases = dict(zip(("default", "replica1", "replica2"), (host.settings() for host in cluster.hosts), strict=True))
-    (folder / "preloaded_settings.py").write_text(SETTINGS.format(databases=databases))
+    (folder / "preloaded_settings.py").write_text(SETTINGS.format(databases=databases, redis=cluster.redis.url))
     (folder / "preloaded.py").write_text(APPLICATION.format(preload=preload))
     port = free_port()
     options = [
