@@ -43,29 +43,41 @@ OUR_UPDATE_MIDDLEWARE = "django_pglb.page_cache.UpdateCacheMiddleware"
 
 def check(app_configs: Sequence[AppConfig] | None = None, **_: Any) -> list[checks.CheckMessage]:
     """Return what is wrong, as Django's `check` prints it."""
-    return [_message(problem) for problem in find_problems()]
+    return [*map(_message, find_problems())]
 
 
 def find_problems() -> Iterator[Problem]:
-    """Find all that is wrong; nothing about the rest of the project while there is no cluster, or all is switched off."""
+    """Find all that is wrong; nothing about the rest of the project while there is no cluster.
+
+    What is switched off is looked at all the same: it will be switched on when nothing is wrong any more.
+    """
     config, problems = conf.read()
-    yield from problems if config.enabled else ()
+    if config.switched_off:
+        message = "PGLB_ENABLED is False: all is off, and every read goes to the primary. What else is wrong is said all the same."
+        yield Problem(CheckId.SWITCHED_OFF, message)
+    yield from problems
     if config.enabled and not conf.is_set():
         hint = (
             'Name the primary and its replicas: PGLB = {"default": {"REPLICAS": ["replica1"]}}. Or take django_pglb out of INSTALLED_APPS.'
         )
         yield Problem(CheckId.NOT_CONFIGURED, "PGLB: not set, so all reads go to the primary.", hint)
+    config = config.as_if_on()
     for cluster in config.clusters.values():
         yield from broken_references(cluster)
         yield from _replica_problems(cluster)
         yield from _address_problems(cluster)
     if config.clusters:
-        yield from _middleware_problems()
+        yield from find_door_problems(config)
         yield from ignored_writes.find_problems(list(settings.MIDDLEWARE or ()))
         yield from _page_cache_problems()
-        yield from _router_problems(config)
         installed = [app.name for app in apps.get_app_configs()]
         yield from neighbours.find_problems(config, installed, list(settings.MIDDLEWARE or ()))
+
+
+def find_door_problems(config: Config) -> Iterator[Problem]:
+    """Find what keeps requests and queries away from replicas."""
+    yield from _middleware_problems()
+    yield from _router_problems(config)
 
 
 def check_stores(app_configs: Sequence[AppConfig] | None = None, **_: Any) -> list[checks.CheckMessage]:
@@ -76,7 +88,7 @@ def check_stores(app_configs: Sequence[AppConfig] | None = None, **_: Any) -> li
 def find_store_problems() -> Iterator[Problem]:
     """Ask each cluster's store how it is set up."""
     config, _ = conf.read()
-    for cluster in config.clusters.values():
+    for cluster in config.named_clusters.values():
         report = look_at_store(cluster) if cluster.replicas else None
         if report is not None:
             path = setting_path("PGLB", cluster.primary, "STORE")
@@ -86,7 +98,10 @@ def find_store_problems() -> Iterator[Problem]:
 
 
 def _message(problem: Problem) -> checks.CheckMessage:
-    level = checks.ERROR if problem.is_error else checks.WARNING
+    # While all is off nothing is used that could be wrong, and nothing must stop the site.
+    level = checks.ERROR if problem.is_error and conf.is_enabled() else checks.WARNING
+    if problem.id is CheckId.SWITCHED_OFF:
+        level = checks.INFO
     return checks.CheckMessage(level, problem.message, hint=problem.hint or None, id=f"django_pglb.{problem.id}")
 
 

@@ -63,6 +63,11 @@ def is_set() -> bool:
     return hasattr(settings, "PGLB")
 
 
+def is_enabled() -> bool:
+    """Tell whether `PGLB_ENABLED` leaves the package on."""
+    return parse_enabled(getattr(settings, "PGLB_ENABLED", True))[0]
+
+
 def read() -> tuple[Config, tuple[Problem, ...]]:
     """Return the settings as far as they are usable, and what is wrong with them. Reads anew at each call."""
     enabled, problems = parse_enabled(getattr(settings, "PGLB_ENABLED", True))

@@ -191,7 +191,7 @@ def test_wrong_usage_exits_3(run: Run, arguments: list[str], message: str) -> No
     ("others", "message"),
     [
         ({"PGLB": {}}, "PGLB names no cluster"),
-        ({"PGLB_ENABLED": False}, "PGLB_ENABLED is off"),
+        ({"PGLB_ENABLED": False, "PGLB": {"default": {"REPLICAS": ["nobody"]}}}, "nobody"),
         ({"PGLB": {"default": {"REPLICAS": ["nobody"]}}}, "nobody"),
         (
             {"DATABASES": {"default": {"ENGINE": "django.db.backends.sqlite3", "NAME": "x"}}, "PGLB": {"default": {"REPLICAS": []}}},
@@ -205,6 +205,19 @@ def test_nothing_to_check_exits_3(cluster: Cluster, tmp_path: Path, run: Run, ot
     done = run()
     assert (done.returncode, done.stdout) == (3, "")
     assert message in done.stderr
+
+
+def test_what_is_switched_off_is_looked_at_all_the_same(healed_cluster: Cluster, tmp_path: Path, run: Run) -> None:
+    """It is looked at before it is switched on, and the word is said."""
+    configure(healed_cluster, tmp_path, PGLB_ENABLED=False)
+    done = run()
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "PGLB_ENABLED is False: all is off" in done.stdout
+    assert done.stdout.count("online") >= 3
+    document = json.loads(run("--format", "json").stdout)
+    assert (document["enabled"], len(document["clusters"])) == (False, 1)
+    healed_cluster.replicas[0].stop()
+    assert run().returncode == 1
 
 
 def documented_keys() -> set[str]:

@@ -388,18 +388,38 @@ def test_nobody_who_switched_off_is_told_how_to_start(without_pglb: Any) -> None
     assert ids(PGLB_ENABLED=False) == []
 
 
-def test_switched_off_checks_nothing() -> None:
-    """The switch works on a broken project: that is what it is for."""
-    assert (
-        ids(
-            PGLB_ENABLED=False,
-            PGLB="rubbish",
-            MIDDLEWARE=[],
-            PGLB_TASK_CONSISTENCY="always",
-            **caches("django.core.cache.backends.locmem.LocMemCache"),
-        )
-        == []
-    )
+OFF = "W024"
+
+
+def test_what_is_switched_off_is_checked_all_the_same() -> None:
+    """People switch off first, and on when nothing is wrong any more."""
+    assert ids(PGLB_ENABLED=False) == [OFF]
+    wrong = {"MIDDLEWARE": [], **cluster(REPLICAS=["replica1", "replicat2"], CHECK_TIMEOUT="1"), **same_address("default", "replica1")}
+    assert ids(PGLB_ENABLED=False, **wrong) == [OFF, *ids(**wrong)]
+
+
+def test_the_switch_works_on_a_broken_project() -> None:
+    """That is what it is for: what is wrong is said, and stops nothing."""
+    wrong = {"PGLB_TASK_CONSISTENCY": "alway", **cluster(REPLICAS=["nobody"], STORE={"BACKEND": "no.where"})}
+    with override_settings(**wrong), pytest.raises(SystemCheckError):
+        call_command("check", stdout=StringIO(), stderr=StringIO())
+    with override_settings(PGLB_ENABLED=False, **wrong):
+        out, err = StringIO(), StringIO()
+        call_command("check", stdout=out, stderr=err)
+        assert "django_pglb.E012" in err.getvalue()
+        assert conf.get_config().clusters == {}
+        assert runtime.get_runtime().config.enabled is False
+    with override_settings(PGLB_ENABLED=False, PGLB="rubbish"):
+        assert ids() == ["E001"]
+        assert conf.get_config().home_of == {}
+
+
+def test_off_alone_fails_no_check() -> None:
+    """It is meant, also where warnings are failures."""
+    with override_settings(PGLB_ENABLED=False):
+        err = StringIO()
+        call_command("check", tags=["django_pglb"], fail_level="WARNING", stdout=StringIO(), stderr=err)
+    assert "PGLB_ENABLED is False: all is off" in err.getvalue()
 
 
 def test_checks_open_no_connection() -> None:

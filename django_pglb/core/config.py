@@ -5,7 +5,7 @@ Nothing here reads Django's settings; `conf.py` does, once.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from .job import Consistency
@@ -106,6 +106,10 @@ class Config:
     def named_clusters(self) -> dict[str, ClusterConfig]:
         """Every cluster that `PGLB` names, whether or not it is switched off."""
         return self.clusters or self.switched_off
+
+    def as_if_on(self) -> Config:
+        """Return what would be in force if nothing were switched off."""
+        return self if self.enabled else replace(self, enabled=True, clusters=self.switched_off, switched_off={})
 
     @property
     def longest_pointer_seconds(self) -> float:

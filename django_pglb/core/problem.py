@@ -84,6 +84,7 @@ class CheckId(StrEnum):
     STORE_EVICTS = "W013"
     PAGE_CACHE_NOT_OURS = "W014"
     # Other packages
+    SWITCHED_OFF = "W024"
     CACHE_BY_ALIAS = "W029"
     ENGINE_NOT_KNOWN = "W030"
     MIDDLEWARE_WRITES = "W031"

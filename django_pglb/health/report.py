@@ -110,6 +110,7 @@ class Report:
     """Every cluster."""
 
     clusters: tuple[ClusterReport, ...]
+    is_enabled: bool = True
 
     @property
     def status(self) -> int:
@@ -119,7 +120,7 @@ class Report:
     def as_dict(self) -> dict[str, Any]:
         """Return the JSON form, whose keys are public."""
         clusters = [{**asdict(cluster), "status": cluster.status} for cluster in self.clusters]
-        return {"version": FORMAT_VERSION, "status": self.status, "clusters": clusters}
+        return {"version": FORMAT_VERSION, "status": self.status, "enabled": self.is_enabled, "clusters": clusters}
 
 
 def report_cluster(

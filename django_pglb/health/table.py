@@ -10,12 +10,13 @@ if TYPE_CHECKING:
     from .report import ClusterReport, HostReport, Report, StoreReport
 
 HEADINGS = ("ALIAS", "ROLE", "STATE", "POSITION", "LAG BYTES", "LAG", "SERVER", "TIMELINE", "ADDRESS", "WHY")
+SWITCHED_OFF = "PGLB_ENABLED is False: all is off, and every read goes to the primary."
 RIGHT_ALIGNED = frozenset({"LAG BYTES", "LAG", "TIMELINE"})
 
 
 def format_table(report: Report) -> str:
     """Return a table for each cluster, with aligned columns and the advice below."""
-    return "\n\n".join(_cluster(cluster) for cluster in report.clusters)
+    return "\n\n".join([*([] if report.is_enabled else [SWITCHED_OFF]), *(_cluster(cluster) for cluster in report.clusters)])
 
 
 def _cluster(cluster: ClusterReport) -> str:

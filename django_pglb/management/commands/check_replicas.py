@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from django.core.exceptions import ImproperlyConfigured
 from django.core.management.base import BaseCommand, CommandError
 
-from django_pglb.conf import get_config, refuse
+from django_pglb.conf import is_enabled, read, refuse
 from django_pglb.health.collect import collect
 from django_pglb.health.report import COULD_NOT_TELL, Report
 from django_pglb.health.table import format_table
@@ -84,11 +84,13 @@ class Command(BaseCommand):
 def _clusters(alias: str | None, max_lag_seconds: float | None) -> Clusters:
     """Return whom to look at. Raises `CommandError` where there is nobody."""
     try:
-        config = get_config()
+        found, problems = read()
+        refuse(problems)
+        # What is switched off is looked at all the same: people switch on when all is well.
+        config = found.as_if_on()
         refuse(problem for cluster in config.clusters.values() for problem in engine_problems(cluster))
         if not config.clusters:
-            why = "PGLB names no cluster" if config.enabled else "PGLB_ENABLED is off"
-            raise CommandError(f"Nothing to check: {why}, so every read goes to the primary.", returncode=COULD_NOT_TELL)
+            raise CommandError("Nothing to check: PGLB names no cluster, so every read goes to the primary.", returncode=COULD_NOT_TELL)
         chosen = list(config.clusters.values()) if alias is None else [_cluster_of(alias, config.primary_of, config.clusters)]
         if max_lag_seconds is not None:
             chosen = [replace(cluster, max_lag_seconds=max_lag_seconds) for cluster in chosen]
@@ -100,7 +102,7 @@ def _clusters(alias: str | None, max_lag_seconds: float | None) -> Clusters:
 def _look(clusters: Clusters) -> Report:
     report = collect(clusters)
     looks = zip(report.clusters, clusters, strict=True)
-    return Report(clusters=tuple(replace(found, store=look_at_store(cluster)) for found, (cluster, _) in looks))
+    return Report(clusters=tuple(replace(found, store=look_at_store(cluster)) for found, (cluster, _) in looks), is_enabled=is_enabled())
 
 
 def _cluster_of(alias: str, primary_of: dict[str, str], clusters: dict[str, ClusterConfig]) -> ClusterConfig:
