@@ -27,6 +27,7 @@ def broken_references(cluster: ClusterConfig) -> Iterator[Problem]:
     """Find what a cluster's settings name in vain. Opens no connection."""
     yield from engine_problems(cluster)
     yield from _identity_problems(cluster)
+    yield from _prepare_problems(cluster)
     yield from _store_problems(cluster)
 
 
@@ -79,6 +80,21 @@ def _identity_problems(cluster: ClusterConfig) -> Iterator[Problem]:
     elif not callable(found):
         hint = "Name a function that takes the request and returns (kind, value) pairs."
         yield Problem(CheckId.IDENTITY_NOT_CALLABLE, f"{path}: {shown(cluster.identity)} cannot be called, it is {shown(found)}.", hint)
+
+
+def _prepare_problems(cluster: ClusterConfig) -> Iterator[Problem]:
+    if cluster.prepare is None:
+        return
+    path, hint = setting_path("PGLB", cluster.primary, "PREPARE"), "Name a function that takes psycopg's connection."
+    found, why_not = _imported(cluster.prepare)
+    if why_not:
+        yield Problem(CheckId.PREPARE_NOT_CALLABLE, f"{path}: {shown(cluster.prepare)} cannot be imported ({why_not}).", hint)
+    elif not callable(found):
+        yield Problem(CheckId.PREPARE_NOT_CALLABLE, f"{path}: {shown(cluster.prepare)} cannot be called, it is {shown(found)}.", hint)
+    for replica in cluster.replicas:
+        if replica.pooled:
+            message = f"{path}: a pooler behind {shown(replica.alias)} may hand a session that was prepared to anybody else."
+            yield Problem(CheckId.PREPARED_BEHIND_POOLER, message, "Pool sessions there, or connect directly.")
 
 
 def _store_problems(cluster: ClusterConfig) -> Iterator[Problem]:

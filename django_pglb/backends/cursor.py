@@ -17,6 +17,7 @@ from django.db.backends.utils import CursorDebugWrapper, CursorWrapper
 from psycopg.pq import TransactionStatus
 
 from .. import placement, pointers, runtime
+from ..conf import get_config
 from ..core.decision import Decision, Reason
 from ..core.retry import CANCELLED_BY_REPLAY, OnPrimary, Phase, Verdict, judge, judge_on_primary
 from ..core.statements import Kind, classify
@@ -247,6 +248,8 @@ class RoutedCursor(CarryingCursor):
         if self._is_closed:
             raise InterfaceError("the cursor is closed")
         if self.cursor is not None and self.db is db:
+            if get_config().prepares:
+                db.pglb_prepare()
             if self._name is None and self.cursor.connection is db.connection:
                 return
             self._discard()

@@ -53,6 +53,8 @@ class EngineLayers(Base):
     _pglb_set_by_opening: set[str]
     """What opening sets on the engine, as far as that was seen. Each class has its own."""
     _pglb_means_itself: bool
+    _pglb_home: Callable[[], str | None]
+    pglb_prepare: Callable[[], None]
     _pglb_at_first: dict[str, Any] | None = None
     """What a new connection's attributes were before anything was opened."""
 
@@ -105,6 +107,9 @@ class EngineLayers(Base):
     def _pglb_open_by_engine(self, name: str | None) -> Any:
         """Return what the engine's own `_cursor()` has made of a raw cursor; the raw one itself if that is in Django's wrapper."""
         self._pglb_follow_primary()
+        if get_config().prepares:
+            self.ensure_connection()
+            self.pglb_prepare()
         with self.pglb_as_djangos(), self.wrap_database_errors:
             if name is None:
                 wrapped = type(self).cursor(self)

@@ -25,7 +25,7 @@ from .. import placement, pointers, runtime
 from ..conf import get_config
 from ..core.lsn import Pointer
 from ..core.retry import was_refused
-from ..core.session_state import CLEAN
+from ..core.session_state import ALL_SETTINGS, CLEAN, EVERYTHING, TRANSACTION
 from ..engine import MIRROR_OF
 from ..health.clock import now
 from ..health.probe import NO_CONTROL_DATA
@@ -36,6 +36,7 @@ from .errors import HostIsOut
 from .layers import EngineLayers
 from .mirror import MirrorCursor
 from .position import ON_PRIMARY, ON_PRIMARY_OF_SYSTEM, pointer_on_primary
+from .preparing import PreparedSessions
 from .proof import IN_HOT_STANDBY, shown_position
 from .transactions import TransactionOfPrimary
 
@@ -67,7 +68,7 @@ _serials = itertools.count(1)
 _cursor_numbers = itertools.count(1)
 
 
-class LoadBalancedMixin(TransactionOfPrimary, EngineLayers):
+class LoadBalancedMixin(TransactionOfPrimary, EngineLayers, PreparedSessions):
     """Mix into a `DatabaseWrapper` of Django's PostgreSQL backend, before it."""
 
     pglb_capable = True
@@ -292,6 +293,10 @@ class LoadBalancedMixin(TransactionOfPrimary, EngineLayers):
         primary = None if self._pglb_means_itself or self.alias == NO_DB_ALIAS else get_config().primary_of.get(self.alias)
         if primary is None:
             home = self._pglb_home()
+            if home is None and not self._pglb_means_itself and self.alias in get_config().prepares:
+                # Switched off, or not: policies ask for it.
+                self.ensure_connection()
+                self.pglb_prepare()
             return super()._cursor(name) if home is None else cast("Any", connections[home])._cursor(name)
         if primary == self.alias and not placement.is_for_want_of_replica(primary):
             if name is None:
@@ -328,6 +333,8 @@ class LoadBalancedMixin(TransactionOfPrimary, EngineLayers):
             self.close_if_health_check_failed()
         if self.connection is None or self._pglb_owes_begin:
             self.ensure_connection()
+        if not for_us and get_config().prepares:
+            self.pglb_prepare()
         # Where every statement passes, Django's wrapper is entered for an error only: entering and leaving it costs more than the rest.
         try:
             cursor = self.create_cursor(name)
@@ -355,6 +362,9 @@ class LoadBalancedMixin(TransactionOfPrimary, EngineLayers):
         state = self._pglb_session_state.after(change)
         setattr(self.connection, SESSION_STATE, state)
         self.pglb_carries_state = not state.is_clean
+        if not change.ends.isdisjoint((TRANSACTION, ALL_SETTINGS, EVERYTHING)):
+            # A reset may have taken away what the session was prepared with, as a rollback does.
+            self.pglb_void_prepared(also_outside=True)
         cluster = self.pglb_cluster()
         if change.matters and cluster is not None:
             placement.note_session_change(cluster.primary)
@@ -409,6 +419,7 @@ class LoadBalancedMixin(TransactionOfPrimary, EngineLayers):
     def _rollback(self) -> None:
         self.pglb_writers = frozenset()
         super()._rollback()
+        self.pglb_void_prepared()
 
     def run_and_clear_commit_hooks(self) -> None:
         # Ours first: the others may tell somebody of what was committed.
@@ -425,6 +436,7 @@ class LoadBalancedMixin(TransactionOfPrimary, EngineLayers):
 
     def _savepoint_rollback(self, sid: str) -> None:
         self._pglb_control(self.ops.savepoint_rollback_sql(sid))
+        self.pglb_void_prepared()
 
     def _savepoint_commit(self, sid: str) -> None:
         self._pglb_control(self.ops.savepoint_commit_sql(sid))

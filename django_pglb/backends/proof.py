@@ -38,14 +38,14 @@ def position_of(text: str | None) -> int:
 
 def shown_position(connection: psycopg.Connection[Any]) -> int:
     """Ask for the position in a message of its own. What is read on `connection` afterwards is no older than that."""
-    with _outside_transaction(connection) as is_outside, connection.cursor() as cursor:
+    with outside_transaction(connection) as is_outside, connection.cursor() as cursor:
         position, read_committed = cursor.execute(PROOF).fetchone() or (None, False)
     # A snapshot that was taken before says nothing about what the position is now.
     return position_of(position) if is_outside or read_committed else NOWHERE
 
 
 @contextmanager
-def _outside_transaction(connection: psycopg.Connection[Any]) -> Iterator[bool]:
+def outside_transaction(connection: psycopg.Connection[Any]) -> Iterator[bool]:
     """Let statements run outside the transaction that the next one would begin. Yields False if it has begun already."""
     if connection.autocommit or connection.info.transaction_status != TransactionStatus.IDLE:
         yield connection.autocommit

@@ -35,6 +35,7 @@ class ClusterConfig:
 
     primary: str
     replicas: tuple[ReplicaConfig, ...]
+    prepare: str | None = None
     consistency: str = "read_your_writes"
     pointer_seconds: float = 3600
     sticky_seconds: float = 30
@@ -75,6 +76,8 @@ class Config:
     """The same, and the aliases of clusters that are switched off: their primaries answer for them."""
     replicas: dict[str, ReplicaConfig] = field(init=False)
     """Every replica's alias -> its entry."""
+    prepares: dict[str, str] = field(init=False)
+    """Every alias whose sessions are prepared, also where the cluster is switched off -> the path of what does that."""
     marks: dict[str, int] = field(init=False)
     """Every replica's alias -> what tells it from its peers in a position that was seen on it."""
     has_debug_header: bool = field(init=False)
@@ -85,6 +88,9 @@ class Config:
         clusters = self.clusters.values()
         object.__setattr__(self, "primary_of", _homes(self.clusters))
         object.__setattr__(self, "home_of", _homes(self.named_clusters))
+        named = self.named_clusters.values()
+        prepares = {alias: cluster.prepare for cluster in named if cluster.prepare is not None for alias in cluster.aliases}
+        object.__setattr__(self, "prepares", prepares)
         marks = [marks_of(replica.alias for replica in cluster.replicas) for cluster in clusters]
         object.__setattr__(self, "marks", {alias: mark for of_cluster in marks for alias, mark in of_cluster.items()})
         object.__setattr__(self, "has_debug_header", any(cluster.debug_header for cluster in clusters))

@@ -129,6 +129,10 @@ def dotted_path(value: object, place: Place) -> str | Default:
     return value
 
 
+def dotted_path_or_none(value: object, place: Place) -> str | Default | None:
+    return None if value is None else dotted_path(value, place)
+
+
 def methods(value: object, place: Place) -> frozenset[str] | Default:
     if isinstance(value, str):
         return place.add(CheckId.METHODS_IS_A_STRING, f"is one string, {shown(value)}; it must be a list.", f"Write [{shown(value)}].")
@@ -154,6 +158,7 @@ def store(value: object, place: Place) -> StoreConfig | Default:
 # --- The table ---
 
 KEYS: Final = (
+    Key("PREPARE", "prepare", dotted_path_or_none),
     Key("CONSISTENCY", "consistency", choice("read_your_writes", "monotonic", "eventual")),
     Key("POINTER_SECONDS", "pointer_seconds", seconds()),
     Key("STICKY_SECONDS", "sticky_seconds", seconds()),

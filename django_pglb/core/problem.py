@@ -64,6 +64,7 @@ class CheckId(StrEnum):
     PAGE_CACHE_ABOVE_MIDDLEWARE = "E037"
     # Other engines, and what is told to sessions
     ENGINE_NOT_HONOURED = "E038"
+    PREPARE_NOT_CALLABLE = "E039"
     # The running store
     STORE_REFUSES = "E041"
     # Middleware whose writes bind nobody
@@ -83,6 +84,7 @@ class CheckId(StrEnum):
     UNKNOWN_SETTING = "W012"
     STORE_EVICTS = "W013"
     PAGE_CACHE_NOT_OURS = "W014"
+    PREPARED_BEHIND_POOLER = "W015"
     # Other packages
     SWITCHED_OFF = "W024"
     CACHE_BY_ALIAS = "W029"

@@ -12,7 +12,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, NamedTuple, NoReturn
 
 from .sql_tokens import QUOTED, NotProvable, tokenize
-from .statements import LONGEST_PROVED, LONGEST_REMEMBERED, TEXTS_REMEMBERED, statements_of
+from .statements import LONGEST_PROVED, LONGEST_REMEMBERED, TEXTS_REMEMBERED, Kind, judge_statement, statements_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -31,6 +31,9 @@ ALL_SETTINGS = "all settings"
 EVERYTHING = "everything"
 CACHED = "cached plans or sequences"
 RESETS = frozenset({ALL_SETTINGS, EVERYTHING, CACHED, TEMPORARY})
+
+# Several settings, which RESET does not know by this name.
+UNDONE_OTHERWISE = frozenset({"session_characteristics"})
 
 # https://www.postgresql.org/docs/current/sql-reset.html: RESET ALL leaves these two alone.
 ROLES = frozenset({"role", "session_authorization"})
@@ -98,6 +101,25 @@ def _change_by(sql: str) -> SessionChange | None:
     except NotProvable:
         change = _sets(UNKNOWN) if _TELLTALE.search(sql) else NO_CHANGE
     return None if change == NO_CHANGE else change
+
+
+def settings_made(sql: str) -> frozenset[str] | None:
+    """Return the names of the settings that `sql` makes, which has no placeholders; None if it may do more than that and read.
+
+    Meant for what is sent in preparation of a session, which is to be undone.
+    """
+    change = NO_CHANGE
+    try:
+        for tokens in statements_of(tokenize(sql)):
+            if tokens[0] != "set":
+                as_read = ["concat" if _plain(token) == "set_config" else token for token in tokens]
+                if judge_statement(as_read) is not Kind.READ:
+                    return None
+            change = change.then(_change_by_statement(tokens, sql))
+    except NotProvable:
+        return None
+    known = not change.locks and all(" " not in name and name not in UNDONE_OTHERWISE for name in change.sets)
+    return change.sets if known else None
 
 
 def _not_cut() -> NoReturn:

@@ -76,7 +76,7 @@ def judge(sql: str) -> Kind:
     if len(sql) > LONGEST_PROVED or (leader and leader[1].lower() not in JUDGES):
         return Kind.WRITE
     try:
-        kinds = {_judge_statement(tokens) for tokens in statements_of(tokenize(sql))}
+        kinds = {judge_statement(tokens) for tokens in statements_of(tokenize(sql))}
     except NotProvable:
         return Kind.WRITE
     return Kind.LOCKING_READ if Kind.LOCKING_READ in kinds else Kind.READ
@@ -107,7 +107,7 @@ def statements_of(tokens: list[str]) -> Iterator[list[str]]:
         start = end + 1
 
 
-def _judge_statement(tokens: list[str]) -> Kind:
+def judge_statement(tokens: list[str]) -> Kind:
     judge_tokens = _judge_query if tokens[0] == "(" else JUDGES.get(tokens[0])
     if judge_tokens is None:
         raise NotProvable

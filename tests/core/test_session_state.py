@@ -14,6 +14,7 @@ from django_pglb.core.session_state import (
     UNKNOWN,
     SessionState,
     session_change,
+    settings_made,
 )
 
 LEAVE_BEHIND = {
@@ -185,3 +186,29 @@ def test_to_end_something_changes_no_answer(sql: str) -> None:
     change = session_change(sql)
     assert change is not None
     assert not change.matters
+
+
+MADE: dict[str, set[str] | None] = {
+    "SELECT set_config('app.tenant', 'a', false)": {"app.tenant"},
+    "SELECT set_config('app.tenant', 'a', false), set_config('search_path', 'b', false)": {"app.tenant", "search_path"},
+    "SET ROLE a; SET search_path = b": {"role", "search_path"},
+    "SET app.tenant TO 'a'": {"app.tenant"},
+    "SET LOCAL app.tenant TO 'a'": set(),
+    "SELECT 1": set(),
+    "SELECT become('a')": None,
+    "SELECT set_config('app.tenant', become('a'), false)": None,
+    "SELECT set_config(lower('APP.TENANT'), 'a', false)": None,
+    "SET SESSION CHARACTERISTICS AS TRANSACTION READ ONLY": None,
+    "SELECT pg_advisory_lock(1)": None,
+    "CREATE TEMP TABLE t (a int)": None,
+    "INSERT INTO t VALUES (1)": None,
+    "RESET ALL": None,
+    "SET a.b = 'c'; CALL p()": None,
+    r"SET a.b = 'c\'": None,
+}
+
+
+@pytest.mark.parametrize("sql", MADE)
+def test_settings_that_can_be_reset(sql: str) -> None:
+    """Only if nothing else can have been left behind."""
+    assert settings_made(sql) == MADE[sql]
