@@ -45,7 +45,7 @@ TEMPLATES: list[dict[str, Any]] = [
     {"BACKEND": "django.template.backends.django.DjangoTemplates", "APP_DIRS": True, "OPTIONS": {"context_processors": _CONTEXT}}
 ]
 CACHES = {"default": {"BACKEND": "django_redis.cache.RedisCache", "LOCATION": f"{SERVERS['redis']}/0"}}
-_HOST = {"NAME": f"{NAME}_{MODE}", "USER": "postgres", "PASSWORD": SERVERS.get("password", ""), "HOST": "127.0.0.1"}
+_HOST = {"NAME": f"{NAME}_{MODE}", "USER": "postgres", "HOST": "127.0.0.1"}
 ENGINE = "django_pglb.backends.postgresql" if IS_OURS else "django.db.backends.postgresql"
 DATABASES = {"default": {**_HOST, "ENGINE": ENGINE, "PORT": SERVERS["primary"]}}
 
