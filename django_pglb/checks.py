@@ -5,6 +5,7 @@ They open no connection, but for the one of `--deploy` that asks the stores.
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Any
 
 from django.apps import apps
@@ -15,6 +16,7 @@ from django.db import router
 from django.middleware.cache import FetchFromCacheMiddleware
 
 from . import conf, ignored_writes, neighbours, page_cache
+from .core.likeness import find_differences
 from .core.problem import CheckId, Problem, setting_path, shown
 from .engine import MIRROR_OF
 from .health.report import STORE_REFUSING
@@ -29,6 +31,8 @@ if TYPE_CHECKING:
     from django.apps import AppConfig
 
     from .core.config import ClusterConfig, Config
+
+LOOPBACK = re.compile(r"localhost|localhost\.localdomain|127(\.\d+){1,3}|::1|ip6-localhost")
 
 # `manage.py check --tag django_pglb` runs these alone.
 TAG = "django_pglb"
@@ -117,6 +121,7 @@ def _replica_problems(cluster: ClusterConfig) -> Iterator[Problem]:
             path = setting_path("DATABASES", alias, "ATOMIC_REQUESTS")
             message = f"{path}: makes each view a transaction on {shown(cluster.primary)}, since a transaction is the primary's."
             yield Problem(CheckId.ATOMIC_REQUESTS_ON_REPLICA, message, "Set it on the primary, or nowhere.")
+        yield from find_differences(alias, options, cluster.primary, primary, pooled=replica.pooled)
         # In front of a pooler both belong to the pooler, which has names of its own and is often reached without TLS on the same machine.
         if not replica.pooled:
             yield from _difference_problems(alias, options, cluster.primary, primary)
@@ -128,11 +133,18 @@ def _address_problems(cluster: ClusterConfig) -> Iterator[Problem]:
     # While tests run, mirrors are the primary itself.
     for alias in [alias for alias in cluster.aliases if not _is_mirror(settings.DATABASES[alias])]:
         options = settings.DATABASES[alias]
-        address = tuple(str(options.get(key) or "") for key in ("HOST", "PORT", "NAME"))
+        address = _address(options)
         other = aliases.setdefault(address, alias)
         if other != alias and address[0]:
             message = f"{setting_path('DATABASES', alias)}: has the HOST, PORT and NAME of {shown(other)}, so it is the same server."
             yield Problem(CheckId.SAME_SERVER, message, 'Give each replica its own address. Without replicas write "REPLICAS": [].')
+
+
+def _address(options: dict[str, Any]) -> tuple[str, ...]:
+    """Return what says which server it is: this machine has several names, and a port that is not said is PostgreSQL's."""
+    host, port, name = (str(options.get(key) or "") for key in ("HOST", "PORT", "NAME"))
+    host = host.lower().rstrip(".")
+    return "localhost" if LOOPBACK.fullmatch(host) else host, port or "5432", name
 
 
 def _is_mirror(options: dict[str, Any]) -> bool:

@@ -82,8 +82,10 @@ def databases(alias: str, /, **changes: Any) -> dict[str, Any]:
     return {"DATABASES": {**settings.DATABASES, alias: changed}}
 
 
-def same_address(*aliases: str) -> dict[str, Any]:
-    changed = {alias: {**settings.DATABASES[alias], "PORT": 7} for alias in aliases}
+def same_address(*aliases: str, PORT: object = 7, **hosts: str) -> dict[str, Any]:  # noqa: N803 - as the setting is called
+    """Have these aliases at one address, some by another name of its host."""
+    at = {**dict.fromkeys(aliases, "127.0.0.1"), **hosts}
+    changed = {alias: {**settings.DATABASES[alias], "HOST": host, "PORT": PORT} for alias, host in at.items()}
     return {"DATABASES": {**settings.DATABASES, **changed}}
 
 
@@ -197,6 +199,14 @@ WRONG: dict[str, tuple[dict[str, Any], str, Iterable[str]]] = {
     "other name": (databases("replica1", NAME="shop"), "W007", ['DATABASES["replica1"]["NAME"]', '"shop"']),
     "other sslmode": (databases("replica1", OPTIONS={"sslmode": "require"}), "W008", ["sslmode", '"require"', '"prefer"']),
     "replica at the primary's address": (same_address("default", "replica1"), "W011", ['DATABASES["replica1"]', '"default"']),
+    "other time zone": (databases("replica1", TIME_ZONE="Asia/Tokyo"), "W025", ['["replica1"]["TIME_ZONE"]', '"Asia/Tokyo"', "not set"]),
+    "other user": (databases("replica1", USER="reader"), "W026", ['["replica1"]["USER"]', '"reader"', '"postgres"']),
+    "other search_path": (
+        databases("replica1", OPTIONS={"options": "-c search_path=shop,public -c statement_timeout=5s"}),
+        "W027",
+        ['["OPTIONS"]["options"]', 'search_path is "shop,public"', "not set"],
+    ),
+    "other option": (databases("replica2", OPTIONS={"client_encoding": "LATIN1"}), "W027", ['["replica2"]["OPTIONS"]["client_encoding"]']),
     "two replicas at one address": (same_address("replica1", "replica2"), "W011", ['DATABASES["replica2"]', '"replica1"']),
     "unknown setting": ({"PGLB_ENABLE": False}, "W012", ['did you mean "PGLB_ENABLED"?']),
     "atomic requests on a replica": (databases("replica1", ATOMIC_REQUESTS=True), "W009", ['DATABASES["replica1"]["ATOMIC_REQUESTS"]']),
@@ -226,6 +236,27 @@ def test_wrong_settings_have_words_of_their_own() -> None:
         {message.msg for message in messages(**changes) if message.id == f"django_pglb.{check}"} for changes, check, _ in WRONG.values()
     ]
     assert len(set.union(*texts)) == sum(len(text) for text in texts) == len(WRONG)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        same_address("default", replica1="LocalHost."),
+        same_address("replica1", replica2="::1"),
+        same_address(PORT="", replica1="127.0.0.1", replica2="localhost"),
+    ],
+)
+def test_the_same_server_is_recognised_by_its_other_names(changes: dict[str, Any]) -> None:
+    """This machine has several, and a port that is not said is PostgreSQL's."""
+    assert ids(**changes) == ["W011"]
+
+
+def test_startup_options_are_read_as_postgresql_reads_them() -> None:
+    """In either form of writing them."""
+    written = ["-c search_path=shop", "-csearch_path=shop", "--search-path=shop -c jit=off"]
+    assert [ids(**databases("replica1", OPTIONS={"options": options})) for options in written] == [["W027"]] * 3
+    both = {alias: databases(alias, OPTIONS={"options": "-c search_path=a"})["DATABASES"][alias] for alias in settings.DATABASES}
+    assert ids(DATABASES=both) == []
 
 
 def test_the_command_prints_what_is_wrong() -> None:
@@ -353,6 +384,11 @@ def test_middleware_without_the_app_is_refused() -> None:
         {"PGLB": {}},
         {**databases("replica1", OPTIONS={"sslmode": "require"}, HOST="/run/postgresql")},
         {**databases("replica1", OPTIONS={"sslmode": "prefer"})},
+        databases("replica1", OPTIONS={"connect_timeout": 1, "pool": True, "options": "-c statement_timeout=5s -c work_mem=64MB"}),
+        {
+            **databases("replica1", USER="pooled", OPTIONS={"options": "-c search_path=shop"}),
+            **cluster(REPLICAS={"replica1": {"POOLED": True}, "replica2": {}}),
+        },
         {**databases("replica1", NAME="pool", OPTIONS={"sslmode": "disable"}), **cluster(REPLICAS={"replica1": {"POOLED": True}})},
         databases("default", ATOMIC_REQUESTS=True),
     ],

@@ -87,6 +87,9 @@ class CheckId(StrEnum):
     PREPARED_BEHIND_POOLER = "W015"
     # Other packages
     SWITCHED_OFF = "W024"
+    OTHER_TIME_ZONE = "W025"
+    OTHER_USER = "W026"
+    OTHER_OPTIONS = "W027"
     CACHE_BY_ALIAS = "W029"
     ENGINE_NOT_KNOWN = "W030"
     MIDDLEWARE_WRITES = "W031"
