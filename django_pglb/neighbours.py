@@ -15,7 +15,8 @@ from django.core.cache.backends.db import BaseDatabaseCache
 from django.db import DEFAULT_DB_ALIAS, router
 
 from .core.problem import CheckId, Problem, listed, setting_path, shown
-from .ignored_writes import BEGIN, END, Begin, End
+from .ignored_writes import BEGIN, END, OURS, Begin, End
+from .middleware import LoadBalancingMiddleware
 from .references import is_or_extends
 from .routers import ReplicaRouter
 
@@ -92,13 +93,14 @@ def _read_from(router_: Any, model: Any) -> str | None:
 
 
 def _writer_problems(middleware: Sequence[object]) -> Iterator[Problem]:
-    is_ignored = False
+    """Above our middleware no unit of work is open, and between `Begin` and `End` writes bind nobody: there they do no harm."""
+    counts = False
     for path in middleware:
-        if is_or_extends(path, BEGIN, Begin):
-            is_ignored = True
-        elif is_or_extends(path, END, End):
-            is_ignored = False
-        elif isinstance(path, str) and path in WRITERS and not is_ignored:
+        if is_or_extends(path, OURS, LoadBalancingMiddleware) or is_or_extends(path, END, End):
+            counts = True
+        elif is_or_extends(path, BEGIN, Begin):
+            counts = False
+        elif counts and isinstance(path, str) and path in WRITERS:
             message = f"MIDDLEWARE: {shown(path)} of {WRITERS[path]} writes in each request, so each page is read from the primary."
             yield Problem(CheckId.MIDDLEWARE_WRITES, message, f'Put it between "{BEGIN}" and "{END}". {PAGE}')
 

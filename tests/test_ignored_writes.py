@@ -147,6 +147,13 @@ def test_an_exception_ends_the_boundaries(site: Site, visitor: Any) -> None:
     assert visitor.get("/newest/").json() == {"text": "mine"}
 
 
+def test_what_stands_above_ours_binds_nobody_either(site: Site, profiler: str, visitor: Any, settings: Any) -> None:
+    """No unit of work is open there."""
+    settings.MIDDLEWARE = [profiler, *settings.MIDDLEWARE]
+    assert Served(visitor.get("/newest/")).reasons == {Reason.REPLICA}
+    assert site.pointer_keys() == []
+
+
 @pytest.mark.parametrize("entries", [[BEGIN], [END], [BEGIN, BEGIN, END], [BEGIN, SESSIONS, END], [BEGIN, OURS, END]], ids=str)
 def test_boundaries_that_do_not_match_are_refused(settings: Any, entries: list[str]) -> None:
     """Servers run no checks, and what a view writes would bind nobody."""

@@ -71,6 +71,7 @@ def test_middleware_that_writes_is_to_be_put_between(path: str) -> None:
     assert BEGIN in text
     assert found_ids(middleware=(LOAD_BALANCING, BEGIN, path, END)) == []
     assert found_ids(middleware=(LOAD_BALANCING, BEGIN, END, path)) == ["W031"]
+    assert found_ids(middleware=(path, LOAD_BALANCING)) == []
 
 
 @pytest.mark.parametrize(
