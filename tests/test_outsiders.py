@@ -192,6 +192,8 @@ REQUESTS: dict[str, tuple[Callable[[], Client], str, str]] = {
     "`POST` that writes, of nobody": (visitor, "post", "/write/"),
     "`POST` that writes, with a made-up session": (with_session, "post", "/write/"),
     "`POST` that writes, with a made-up token": (with_token, "post", "/write/"),
+    "`POST` that starts a session, of nobody": (visitor, "post", "/start_session/"),
+    "`POST` that starts a session, with a made-up one": (with_session, "post", "/start_session/"),
     "`POST` that writes, of somebody signed in": (somebody, "post", "/write/"),
 }
 ROWS = re.findall(r"^\| (.*?) \| (\d+) \| (\d+) \| (\d+) \|$", (ROOT / "docs" / "outsiders.md").read_text(), re.MULTILINE)

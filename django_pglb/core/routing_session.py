@@ -125,7 +125,7 @@ class ClusterSession:
     """
 
     __slots__ = (
-        "_latest",
+        "_bounds",
         "asked",
         "asker",
         "binds_next",
@@ -167,7 +167,7 @@ class ClusterSession:
         self.lease: Lease | None = None
         """The latest answer of the rules that may be used again while `state` is what it was."""
         self.bound = UNBOUND
-        self._latest: list[Any] = [UNBOUND]
+        self._bounds: list[Any] = [UNBOUND]
         """The latest version of `bound`, or one shortly before: itself, and behind it those that threads made of it. The first holds."""
         self.loaded = False
         """Everything that can be known of what binds this unit of work is in `bound`."""
@@ -234,7 +234,7 @@ class ClusterSession:
         self._bind(bound, Bound.renewed)
 
     def _bind(self, bound: Bound, with_former: Callable[[Bound, Bound], Bound]) -> None:
-        latest, is_bound = self._latest, False
+        latest, is_bound = self._bounds, False
         while not is_bound or len(latest) > 1:
             # Appending is atomic: of the versions that threads make of the same one, one is the first, and the others are made anew.
             while len(latest) > 1:
@@ -243,7 +243,7 @@ class ClusterSession:
             is_bound = merged == latest[0]
             if is_bound:
                 # A thread that is late puts an older version here, finds out, and puts the newer one in its place.
-                self._latest, self.bound = latest, merged
+                self._bounds, self.bound = latest, merged
             else:
                 latest.append([merged])
         self.touch()
