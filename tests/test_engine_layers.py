@@ -9,9 +9,12 @@ from typing import Any
 import pytest
 from django.conf import settings as django_settings
 from django.db import connection, connections, transaction
+from django.db.backends.base.base import BaseDatabaseWrapper
+from django.db.backends.postgresql.base import DatabaseWrapper as Djangos
 from django.test import override_settings
 
 from django_pglb import connection_for_read, current_decisions, routing_session, runtime, use_replicas
+from django_pglb.backends.mixin import LoadBalancedMixin
 from django_pglb.checks import find_problems
 from django_pglb.core.decision import Reason
 from django_pglb.core.problem import CheckId
@@ -160,6 +163,30 @@ def test_what_the_primary_is_told_replicas_know(site: Site) -> None:
         assert whose(site) == ("ann", alias)
 
 
+def test_attribute_that_only_a_helper_names(site: Site) -> None:
+    """What the engine hands its connection to may look at it, too; who puts it there need not be the engine."""
+    with engine(engines.ByHelper), routing_session():
+        wrapper: Any = connections["default"]
+        for name in ("ann", "bob"):
+            wrapper.whose = name
+            who, alias = whose(site)
+            assert (who, alias != "default") == (name, True)
+        del wrapper.whose
+        assert whose(site)[0] == "nobody"
+
+
+def test_monitoring_of_djangos_own_classes_is_no_engine(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is put into Django's classes leads to ours as it did to Django's."""
+
+    def watched(self: Any) -> Any:
+        return self._cursor()
+
+    monkeypatch.setattr(BaseDatabaseWrapper, "cursor", watched)
+    monkeypatch.setattr(base, "DatabaseWrapper", type("Wrapper", (LoadBalancedMixin, Djangos), {"__module__": __name__}))
+    assert problems(dict.fromkeys(ALIASES, ENGINE)) == []
+    assert not base.DatabaseWrapper._pglb_opens_by_engine
+
+
 def test_engine_is_djangos_own_without_a_cluster(site: Site) -> None:
     """With everything switched off, theirs works as on Django's, and the primary is told by its own."""
     with override_settings(PGLB_ENABLED=False), engine(engines.tenants_above()):
@@ -175,7 +202,6 @@ def test_engine_is_djangos_own_without_a_cluster(site: Site) -> None:
 
 def test_other_engines_cost_nothing() -> None:
     """Where nobody overrides anything, nothing is looked at."""
-    from django_pglb.backends.mixin import LoadBalancedMixin
     from django_pglb.backends.postgresql.base import DatabaseWrapper
 
     assert not DatabaseWrapper._pglb_opens_by_engine

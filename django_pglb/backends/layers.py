@@ -64,10 +64,10 @@ class EngineLayers(Base):
         cls._pglb_opens_by_engine = bool(cls.pglb_layers) or any(True for name in WRAPPERS for _ in _foreign(cls, name))
         cls._pglb_set_by_opening = set()
         for name, ask in DOORS.items():
-            if _is_foreign(getattr(cls, name, None)):
+            if _comes_from_others(cls, name):
                 setattr(cls, name, _at_door(cls, name, ask))
         for name in STEPS:
-            if _is_foreign(getattr(cls, name, None)):
+            if _comes_from_others(cls, name):
                 setattr(cls, name, _as_djangos(cls, name))
 
     @classmethod
@@ -76,7 +76,7 @@ class EngineLayers(Base):
         order = cls.__mro__
         if order.index(EngineLayers) > order.index(BaseDatabaseWrapper):
             return "LoadBalancedMixin stands behind Django's DatabaseWrapper, so nothing of it is ever called"
-        replaced = next((name for name in DOORS if _is_foreign(getattr(cls, name))), None)
+        replaced = next((name for name in DOORS if _comes_from_others(cls, name)), None)
         return f"{replaced}() was replaced after the class was made, and is passed by" if replaced else ""
 
     @property
@@ -147,21 +147,26 @@ class EngineLayers(Base):
                 delattr(self, name)
 
 
-def _is_foreign(function: Any) -> bool:
-    """Say whether `function` is neither Django's nor ours."""
-    return function is not None and not hasattr(function, "pglb_leads_to") and not _is_known(getattr(function, "__module__", None) or "")
+def _is_others(thing: Any) -> bool:
+    """Say whether a class or a function is neither Django's nor ours."""
+    return not (thing.__module__ or "").startswith(("builtins", "django.", "django_pglb."))
 
 
-def _is_known(module: str) -> bool:
-    return module.startswith(("django.", "django_pglb."))
+def _comes_from_others(cls: type, name: str) -> bool:
+    """Say whether the method `name` of `cls` is another engine's, and not one of ours in its place.
+
+    What a monitoring library puts into Django's own classes is no engine's.
+    """
+    owner = next((each for each in cls.__mro__ if name in vars(each)), object)
+    return _is_others(owner) and not hasattr(vars(owner)[name], "pglb_leads_to")
 
 
 def _foreign(cls: type, name: str) -> Iterator[Any]:
     """Return the functions called `name` that other engines have brought in, from the outermost to the innermost."""
-    for each in cls.__mro__:
+    for each in filter(_is_others, cls.__mro__):
         function = vars(each).get(name)
         function = getattr(function, "pglb_leads_to", function)
-        if _is_foreign(function):
+        if function is not None:
             yield function
 
 
@@ -205,14 +210,16 @@ def _marked(function: Any, leads_to: Any) -> Any:
 def _names_of_engine(cls: type) -> frozenset[str]:
     """Return what the code of other engines calls an attribute of the connection, and neither Django nor ours does."""
     named: set[str] = set()
-    for each in cls.__mro__:
-        if each is not object and not _is_known(each.__module__):
-            named.update(vars(each))
-            for member in vars(each).values():
-                function = getattr(getattr(member, "pglb_leads_to", None) or member, "__wrapped__", member)
-                for candidate in (function, getattr(member, "pglb_leads_to", None), getattr(member, "fget", None)):
-                    if isinstance(candidate, FunctionType):
-                        named.update(_names_in(candidate.__code__))
+    for each in filter(_is_others, cls.__mro__):
+        named.update(vars(each))
+        for member in vars(each).values():
+            for function in _functions_of(member):
+                named.update(_names_in(function.__code__))
+                # What it hands the connection to.
+                helpers = (function.__globals__.get(name) for name in function.__code__.co_names)
+                for helper in helpers:
+                    if isinstance(helper, FunctionType) and _is_others(helper):
+                        named.update(_names_in(helper.__code__))
     djangos = vars(DatabaseWrapper({}, NO_DB_ALIAS)).keys() | {"isolation_level"}
     return frozenset(
         name
@@ -222,6 +229,14 @@ def _names_of_engine(cls: type) -> frozenset[str]:
         and not hasattr(DatabaseWrapper, name)
         and _is_data(cls, name)
     )
+
+
+def _functions_of(member: Any) -> Iterator[FunctionType]:
+    """Return the functions that a member of a class consists of."""
+    member = getattr(member, "pglb_leads_to", member)
+    for candidate in (member, getattr(member, "__wrapped__", None), getattr(member, "fget", None), getattr(member, "__func__", None)):
+        if isinstance(candidate, FunctionType):
+            yield candidate
 
 
 def _is_data(cls: type, name: str) -> bool:

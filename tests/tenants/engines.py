@@ -124,6 +124,19 @@ class ByAttribute(LoadBalancedMixin, Djangos):
         return cursor
 
 
+class ByHelper(LoadBalancedMixin, Djangos):
+    """Is told an attribute that its own code does not name."""
+
+    def _cursor(self, name: str | None = None) -> Any:
+        cursor = super()._cursor(name)
+        tell(self)
+        return cursor
+
+
+def tell(connection: Any) -> None:
+    connection.connection.execute(TELL, [getattr(connection, "whose", "nobody")])
+
+
 class ByConnect(Ours):
     """Tells each new connection something, after Django has made it."""
 
