@@ -34,6 +34,10 @@ if TYPE_CHECKING:
 
 LOOPBACK = re.compile(r"localhost|localhost\.localdomain|127(\.\d+){1,3}|::1|ip6-localhost")
 
+# As in "-c statement_timeout=5s" or "--statement-timeout=5000". https://www.postgresql.org/docs/current/config-setting.html
+STATEMENT_TIMEOUT = re.compile(r"statement[_-]timeout\s*=\s*'?(\d+(?:\.\d+)?)(?:\\?\s)*(us|ms|s|min|h|d)?\b", re.IGNORECASE)
+SECONDS_OF_UNIT = {"us": 1e-6, "ms": 1e-3, "s": 1, "min": 60, "h": 3600, "d": 86400}
+
 # `manage.py check --tag django_pglb` runs these alone.
 TAG = "django_pglb"
 
@@ -122,6 +126,7 @@ def _replica_problems(cluster: ClusterConfig) -> Iterator[Problem]:
             message = f"{path}: makes each view a transaction on {shown(cluster.primary)}, since a transaction is the primary's."
             yield Problem(CheckId.ATOMIC_REQUESTS_ON_REPLICA, message, "Set it on the primary, or nowhere.")
         yield from find_differences(alias, options, cluster.primary, primary, pooled=replica.pooled)
+        yield from _read_timeout_problems(cluster, alias, options)
         # In front of a pooler both belong to the pooler, which has names of its own and is often reached without TLS on the same machine.
         if not replica.pooled:
             yield from _difference_problems(alias, options, cluster.primary, primary)
@@ -170,6 +175,23 @@ def _difference_problems(alias: str, replica: dict[str, Any], primary_alias: str
         path = setting_path("DATABASES", alias, "OPTIONS", "sslmode")
         message = f"{path}: {shown(modes[0])}, but {shown(modes[1])} on {shown(primary_alias)}."
         yield Problem(CheckId.OTHER_SSLMODE, message, "The same rows travel to both: set the stricter mode on both.")
+
+
+def _read_timeout_problems(cluster: ClusterConfig, alias: str, options: dict[str, Any]) -> Iterator[Problem]:
+    """A server that ends slow statements itself does so for good: that is the user's own error, and no other host is asked."""
+    limit = _statement_timeout(str((options.get("OPTIONS") or {}).get("options") or ""))
+    if cluster.read_timeout is None or not limit or limit > cluster.read_timeout:
+        return
+    path = setting_path("DATABASES", alias, "OPTIONS", "options")
+    message = f"{path}: with a statement_timeout of {limit:g} s no slow read lasts until READ_TIMEOUT ({cluster.read_timeout:g} s)."
+    hint = "Such a read is an error and is not answered by another host. Make READ_TIMEOUT the shorter one, or take one of them away."
+    yield Problem(CheckId.READ_TIMEOUT_NEVER_ENDS, message, hint)
+
+
+def _statement_timeout(startup_options: str) -> float | None:
+    """Return the seconds of `statement_timeout` in libpq's `options`; the last one counts, as for the server."""
+    found = STATEMENT_TIMEOUT.findall(startup_options)
+    return float(found[-1][0]) * SECONDS_OF_UNIT[found[-1][1].lower() or "ms"] if found else None
 
 
 def _sslmode(options: dict[str, Any]) -> str | None:

@@ -80,6 +80,7 @@ class Runtime:
             {primary: config.clusters[primary] for primary in targets},
             on_change=_announce,
             on_offline=_let_go_of,
+            on_tick=_give_up_late_reads,
         )
 
     def open_stores(self) -> None:
@@ -414,6 +415,10 @@ def primary_of(alias: str) -> str | None:
 
 def _let_go_of(alias: str) -> None:
     conversations.sever(alias)
+
+
+def _give_up_late_reads() -> None:
+    conversations.sever_late(now())
 
 
 def _announce(primary: str, topology: Topology) -> None:

@@ -198,6 +198,11 @@ WRONG: dict[str, tuple[dict[str, Any], str, Iterable[str]]] = {
     "other mirror": (databases("replica1", TEST={"MIRROR": "replica2"}), "W006", ['is "replica2"']),
     "other name": (databases("replica1", NAME="shop"), "W007", ['DATABASES["replica1"]["NAME"]', '"shop"']),
     "other sslmode": (databases("replica1", OPTIONS={"sslmode": "require"}), "W008", ["sslmode", '"require"', '"prefer"']),
+    "statement timeout": (
+        {**cluster(READ_TIMEOUT=5), **databases("replica1", OPTIONS={"options": "-c statement_timeout=3s"})},
+        "W017",
+        ['DATABASES["replica1"]["OPTIONS"]["options"]', "3 s", "5 s"],
+    ),
     "replica at the primary's address": (same_address("default", "replica1"), "W011", ['DATABASES["replica1"]', '"default"']),
     "other time zone": (databases("replica1", TIME_ZONE="Asia/Tokyo"), "W025", ['["replica1"]["TIME_ZONE"]', '"Asia/Tokyo"', "not set"]),
     "other user": (databases("replica1", USER="reader"), "W026", ['["replica1"]["USER"]', '"reader"', '"postgres"']),
@@ -211,6 +216,28 @@ WRONG: dict[str, tuple[dict[str, Any], str, Iterable[str]]] = {
     "unknown setting": ({"PGLB_ENABLE": False}, "W012", ['did you mean "PGLB_ENABLED"?']),
     "atomic requests on a replica": (databases("replica1", ATOMIC_REQUESTS=True), "W009", ['DATABASES["replica1"]["ATOMIC_REQUESTS"]']),
 }
+
+
+@pytest.mark.parametrize(
+    ("text", "is_pointless"),
+    [
+        ("-c statement_timeout=5000", True),
+        ("--statement-timeout=5000", True),
+        ("-c work_mem=1MB -c statement_timeout=0.05min", True),
+        ("-c statement_timeout=3000ms", True),
+        ("-c statement_timeout=3\\ s", True),
+        ("-c statement_timeout=1ms -c statement_timeout=10s", False),
+        ("-c statement_timeout=5001", False),
+        ("-c statement_timeout=1min", False),
+        ("-c statement_timeout=0", False),
+        ("-c lock_timeout=1", False),
+    ],
+)
+def test_statement_timeout_is_read_as_the_server_reads_it(text: str, is_pointless: bool) -> None:
+    """0 is none, the last one counts, and a number without a unit is of milliseconds."""
+    found = messages(**cluster(READ_TIMEOUT=5), **databases("replica1", OPTIONS={"options": text}))
+    assert any(message.id == "django_pglb.W017" for message in found) == is_pointless
+    assert not [message for message in messages(**databases("replica1", OPTIONS={"options": text})) if message.id == "django_pglb.W017"]
 
 
 def test_atomic_requests_may_be_shared() -> None:

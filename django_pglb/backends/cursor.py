@@ -25,7 +25,7 @@ from ..engine import connection_to
 from ..health.clock import now
 from ..health.trouble import is_cancelled_by_replay
 from .carrying import CarryingCursor, Plain
-from .errors import HostIsOut
+from .errors import HostIsOut, ReadTimedOut
 from .proof import IN_HOT_STANDBY, NotReached
 from .sql import is_local_setting, kind_of
 
@@ -67,6 +67,7 @@ class RoutedCursor(CarryingCursor):
     _statement: tuple[Any, Any] | None = None
     _has_run = False
     _may_have_run = True
+    _was_late = False
     _left_to_primary: tuple[str, str] | None = None
     _rows_delivered = False
     _is_closed = False
@@ -200,9 +201,10 @@ class RoutedCursor(CarryingCursor):
         def run() -> T:
             if self._kind is Kind.WRITE:
                 self._note_session_change(statement)
-            self._prove_apart()
-            with self.db.wrap_database_errors:
-                begun = begin()
+            with self.db.pglb_in_time():
+                self._prove_apart()
+                with self.db.wrap_database_errors:
+                    begun = begin()
             if self._on_replica:
                 self._refuse_promoted()
             return begun
@@ -285,7 +287,11 @@ class RoutedCursor(CarryingCursor):
         flying.append(None)
         try:
             try:
-                result = raw.execute(sql) if params is None else raw.execute(sql, params)
+                if db.pglb_read_timeout is None:
+                    result = raw.execute(sql) if params is None else raw.execute(sql, params)
+                else:
+                    with db.pglb_in_time():
+                        result = raw.execute(sql, params)
             except psycopg.Error:
                 with db.wrap_database_errors:
                     raise
@@ -357,7 +363,11 @@ class RoutedCursor(CarryingCursor):
         flying = runtime.get_runtime().in_flight[self.db.alias]
         flying.append(None)
         try:
-            result = self._execute_carrying(sql, params)
+            if self.db.pglb_read_timeout is None:
+                result = self._execute_carrying(sql, params)
+            else:
+                with self.db.pglb_in_time():
+                    result = self._execute_carrying(sql, params)
         finally:
             flying.pop()
         self._refuse_promoted()
@@ -378,8 +388,9 @@ class RoutedCursor(CarryingCursor):
             with self._noting_outcome():
                 result = Plain._executemany(self, sql, param_list)
         else:
-            self._prove_apart()
-            result = Plain._executemany(self, sql, param_list)
+            with self.db.pglb_in_time():
+                self._prove_apart()
+                result = Plain._executemany(self, sql, param_list)
             self._refuse_promoted()
         self._note_seen_something()
         return result
@@ -457,22 +468,28 @@ class RoutedCursor(CarryingCursor):
         sqlstate: str | None = getattr(cause, "sqlstate", None)
         if isinstance(cause, psycopg.Error) and is_cancelled_by_replay(cause):
             sqlstate = CANCELLED_BY_REPLAY
-        lost = connection_to(alias).pglb_is_lost
+        is_late = isinstance(cause, ReadTimedOut)
+        lost = is_late or connection_to(alias).pglb_is_lost
         verdict = judge(sqlstate, phase, connection_lost=lost)
+        if is_late and self._was_late:
+            # Two hosts at once, so it may be the statement that is slow: the primary may take its time, and no other host is suspected.
+            verdict = Verdict.PRIMARY
+        self._was_late = self._was_late or is_late
         if verdict is Verdict.RAISE:
             if lost and phase is not Phase.HELD:
                 connection_to(alias).close()  # or the next statement would take the host for broken
             raise error
-        if verdict is Verdict.PRIMARY:
+        if verdict is Verdict.PRIMARY and not is_late:
             self._left_to_primary = (alias, sqlstate or "")
         self._failed_at = min(self._failed_at, now())
-        is_old = lost and self._is_older_than_its_host(alias)
+        is_old = lost and not is_late and self._is_older_than_its_host(alias)
         if lost:
             connection_to(alias).close()
         if is_old:
             return self._decision
         if verdict is Verdict.HOST_OUT and not isinstance(cause, HostIsOut):
-            placement.report_failure(alias, f"failed a read ({sqlstate or type(cause or error).__name__})")
+            why = "did not answer within READ_TIMEOUT" if is_late else f"failed a read ({sqlstate or type(cause or error).__name__})"
+            placement.report_failure(alias, why)
         if verdict is Verdict.WAS_WRITE:
             self._kind = Kind.WRITE
             return placement.place_write(self._primary)
@@ -557,5 +574,5 @@ class RoutedCursor(CarryingCursor):
         """Fetch, after running the statement again if the host has changed under it."""
         if not self._has_run and self._statement is not None:
             self._execute_here(*self._statement)
-        with self.db.wrap_database_errors:
+        with self.db.pglb_in_time(), self.db.wrap_database_errors:
             return fetch(self.cursor)

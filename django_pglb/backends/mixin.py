@@ -9,7 +9,7 @@ import itertools
 import os
 import random
 import time
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from functools import partial
 from math import inf
 from threading import get_ident
@@ -38,10 +38,12 @@ from .mirror import MirrorCursor
 from .position import ON_PRIMARY, ON_PRIMARY_OF_SYSTEM, pointer_on_primary
 from .preparing import PreparedSessions
 from .proof import IN_HOT_STANDBY, shown_position
+from .read_timeout import AnswerInTime
 from .transactions import TransactionOfPrimary
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from contextlib import AbstractContextManager
 
     from django.db.backends.utils import CursorWrapper
 
@@ -62,6 +64,7 @@ REPLICA_DEFAULTS = {
 }
 READ_ONLY = "default_transaction_read_only"
 OPENED_AT = "_pglb_opened_at"
+CONVERSATION = "_pglb_conversation"
 SESSION_STATE = "_pglb_session_state"
 
 _serials = itertools.count(1)
@@ -84,6 +87,8 @@ class LoadBalancedMixin(TransactionOfPrimary, EngineLayers, PreparedSessions):
     pglb_shares_messages = True
     """Whether the proof and the read may travel in one message: not where the server's default isolation makes them share a snapshot."""
 
+    pglb_read_timeout: float | None = None
+    """How long a read may take on the connection that is open, which is a replica's then."""
     _pglb_deadline = inf
     """Until when a connection is waited for, where that must not take as long as it may."""
 
@@ -169,6 +174,7 @@ class LoadBalancedMixin(TransactionOfPrimary, EngineLayers, PreparedSessions):
     def get_new_connection(self, conn_params: dict[str, Any]) -> Any:
         connection = self._pglb_connect(conn_params)
         self.pglb_serial = next(_serials)
+        self.pglb_read_timeout = self._pglb_find_read_timeout()
         self.pglb_shares_messages = self.isolation_level == psycopg.IsolationLevel.READ_COMMITTED
         return connection
 
@@ -185,7 +191,7 @@ class LoadBalancedMixin(TransactionOfPrimary, EngineLayers, PreparedSessions):
         if self.pglb_replica() is None or self.pglb_mirror_of is not None:
             return
         try:
-            runtime.conversations.register(self.alias, connection.fileno(), owner=connection)
+            setattr(connection, CONVERSATION, runtime.conversations.register(self.alias, connection.fileno(), owner=connection))
         except OSError as error:
             raise psycopg.OperationalError("no descriptor is left to watch over the connection with") from error
 
@@ -330,7 +336,8 @@ class LoadBalancedMixin(TransactionOfPrimary, EngineLayers, PreparedSessions):
         if self._pglb_opens_by_engine and not for_us:
             return self._pglb_open_by_engine(name)
         if self.health_check_enabled:
-            self.close_if_health_check_failed()
+            with self.pglb_in_time():
+                self.close_if_health_check_failed()
         if self.connection is None or self._pglb_owes_begin:
             self.ensure_connection()
         if not for_us and get_config().prepares:
@@ -368,6 +375,24 @@ class LoadBalancedMixin(TransactionOfPrimary, EngineLayers, PreparedSessions):
         cluster = self.pglb_cluster()
         if change.matters and cluster is not None:
             placement.note_session_change(cluster.primary)
+
+    # --- Reading in time ---
+
+    def _pglb_find_read_timeout(self) -> float | None:
+        cluster = self.pglb_cluster()
+        return None if cluster is None or cluster.primary == self.alias or self.pglb_mirror_of is not None else cluster.read_timeout
+
+    def pglb_in_time(self) -> AbstractContextManager[None]:
+        """Give up what this replica is asked in here when `READ_TIMEOUT` has passed, if that is set.
+
+        Not in a transaction, with which nobody else can go on.
+        """
+        return (None if self.in_atomic_block else self.pglb_time_limit()) or nullcontext()
+
+    def pglb_time_limit(self) -> AnswerInTime | None:
+        """Return what a read on the connection that is open is timed by; None: by nothing."""
+        seconds, conversation = self.pglb_read_timeout, getattr(self.connection, CONVERSATION, None)
+        return None if seconds is None or conversation is None else AnswerInTime(self.alias, conversation, seconds)
 
     # --- What the server is now ---
 
@@ -476,7 +501,7 @@ class LoadBalancedMixin(TransactionOfPrimary, EngineLayers, PreparedSessions):
         One round trip; connects if need be. Raises Django's database errors.
         """
         self.ensure_connection()
-        with self.wrap_database_errors:
+        with self.pglb_in_time(), self.wrap_database_errors:
             return shown_position(self.connection)
 
     def pglb_capture_pointer(self, within_seconds: float) -> Pointer | None:

@@ -43,6 +43,7 @@ class ClusterConfig:
     check_interval: float = 1.0
     check_timeout: float = 1.0
     wait_seconds: float = 0
+    read_timeout: float | None = None
     replica_methods: frozenset[str] = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})
     store: StoreConfig = field(default_factory=StoreConfig)
     cookie: bool = True

@@ -166,6 +166,7 @@ KEYS: Final = (
     Key("CHECK_INTERVAL", "check_interval", seconds()),
     Key("CHECK_TIMEOUT", "check_timeout", seconds()),
     Key("WAIT_SECONDS", "wait_seconds", seconds(zero=True)),
+    Key("READ_TIMEOUT", "read_timeout", seconds(none=True)),
     Key("REPLICA_METHODS", "replica_methods", methods),
     Key("STORE", "store", store),
     Key("COOKIE", "cookie", yes_or_no),

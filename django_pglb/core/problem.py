@@ -85,6 +85,7 @@ class CheckId(StrEnum):
     STORE_EVICTS = "W013"
     PAGE_CACHE_NOT_OURS = "W014"
     PREPARED_BEHIND_POOLER = "W015"
+    READ_TIMEOUT_NEVER_ENDS = "W017"
     # Other packages
     SWITCHED_OFF = "W024"
     OTHER_TIME_ZONE = "W025"

@@ -49,6 +49,7 @@ class Checker:
     `ensure_running()`. `on_change(primary, topology)` is called in a thread of its own when a host's state has changed.
     `on_offline(alias)` is called in the checker's thread each time that a look at a replica got no answer at all, not only the first time:
     a read may have been sent to it just before. Let go of whoever waits for that replica, and never wait for anything.
+    `on_tick()` is called there several times within the shortest `READ_TIMEOUT`, if a cluster has one.
     In a forked child everything is unknown again, and its first use starts a thread of its own.
     """
 
@@ -59,6 +60,7 @@ class Checker:
         *,
         on_change: OnChange | None = None,
         on_offline: OnOffline | None = None,
+        on_tick: Callable[[], object] | None = None,
         clock: Callable[[], float] = now,
         resolve: Resolve = socket.getaddrinfo,
     ) -> None:
@@ -68,6 +70,7 @@ class Checker:
         self._addresses = {target.alias: target.address for hosts in self._targets.values() for target in hosts}
         self._on_change = on_change
         self._on_offline = on_offline
+        self._on_tick = on_tick
         self._clock = clock
         self._resolve = resolve
         self._blank = {primary: _blank_topology(primary, hosts) for primary, hosts in self._targets.items()}
@@ -171,7 +174,7 @@ class Checker:
                 return
             trouble = None
             try:
-                worker = Worker(clusters, self._report, on_end=self._ended, clock=self._clock, resolve=self._resolve)
+                worker = Worker(clusters, self._report, on_end=self._ended, on_tick=self._on_tick, clock=self._clock, resolve=self._resolve)
                 worker.start()
             except RuntimeError:
                 return  # the interpreter is about to exit: everything stays unknown

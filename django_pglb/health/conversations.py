@@ -3,8 +3,8 @@
 1. A descriptor's number says nothing once its owner has closed it: it may be somebody else's by then. So a duplicate is kept, which
    is the same conversation for as long as it is open, whatever becomes of the number.
 2. A duplicate that is left open keeps the conversation open. It is released with its handle, or with the connection's object.
-3. Whoever takes a duplicate out of the registry owns it alone. One dictionary operation does that, so there is no lock, which a finalizer
-   in the same thread, or a fork in another, could find taken for ever.
+3. Whoever takes a duplicate out of the registry owns it alone, and so it is with the answer that a conversation waits for. One dictionary
+   operation does that, so there is no lock, which a finalizer in the same thread, or a fork in another, could find taken for ever.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ class Conversations:
     def __init__(self) -> None:
         self._duplicates: dict[str, dict[int, int]] = {}
         self._numbers = itertools.count()
+        self._answers_due: dict[int, tuple[float, str]] = {}
         _registries.add(self)
 
     def register(self, alias: str, descriptor: int, owner: object | None = None) -> Conversation:
@@ -50,6 +51,16 @@ class Conversations:
                 severed += _sever(duplicate)
         return severed
 
+    def sever_late(self, now: float) -> int:
+        """End each conversation whose answer was due by `now`. Returns how many were ended."""
+        severed = 0
+        for number, (due, alias) in tuple(self._answers_due.items()):
+            # Whoever takes the entry decides: if its owner has, the answer has come.
+            if due <= now and self._answers_due.pop(number, None) is not None:
+                duplicate = self._known(alias).pop(number, None)
+                severed += duplicate is not None and _sever(duplicate)
+        return severed
+
     def count(self, alias: str) -> int:
         """Return how many connections to `alias` are known."""
         return len(self._known(alias))
@@ -64,6 +75,7 @@ class Conversations:
 
     def _forget_all(self) -> None:
         """Close, and do not shut down: the conversations are the parent's."""
+        self._answers_due.clear()
         for known in self._duplicates.values():
             while known:
                 os.close(known.popitem()[1])
@@ -78,6 +90,14 @@ class Conversation:
         self._registry = registry
         self._alias = alias
         self.number = number
+
+    def expect_answer(self, due: float) -> None:
+        """Let the conversation be ended if `answer_came` is not called by then."""
+        self._registry._answers_due[self.number] = (due, self._alias)
+
+    def answer_came(self) -> bool:
+        """Expect no answer any more. Says whether it was in time: if not, the conversation was ended, or is about to be."""
+        return self._registry._answers_due.pop(self.number, None) is not None
 
     def close(self) -> None:
         """Release the connection. Cheap, and harmless when that was done before, by anyone."""

@@ -17,7 +17,7 @@ from .loop import ProbeLoop
 from .probe import Link
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Sequence
 
     from ..core.config import ClusterConfig
     from ..core.probe import Outcome
@@ -38,6 +38,10 @@ HURRY_JITTER = 0.5
 # A host that failed a request is looked at this soon, not at once: a hundred requests may fail within a few milliseconds.
 # It doubles while requests fail again and again on a host that every look finds well.
 HURRY_SECONDS = 0.1
+
+# A read is given up this part of READ_TIMEOUT late at most, and no more than so many seconds.
+TICKS = 10
+MOST_TICK_SECONDS = 0.25
 
 # Whatever is under way when the thread stops was severed or cancelled and needs a few turns of the loop to notice. The most that it may
 # take, on a machine that is very busy: what is not over by then is left open.
@@ -106,16 +110,20 @@ class Worker:
 
     def __init__(
         self,
-        clusters: Iterable[tuple[ClusterConfig, Sequence[Target]]],
+        clusters: Sequence[tuple[ClusterConfig, Sequence[Target]]],
         report: Report,
         *,
         on_end: Callable[[Worker], None],
+        on_tick: Callable[[], object] | None = None,
         clock: Callable[[], float] = now,
         resolve: Resolve = socket.getaddrinfo,
     ) -> None:
         self._loop = ProbeLoop(resolve)
         self._stopping = asyncio.Event()
         self._on_end = on_end
+        self._on_tick = on_tick
+        timeouts = [config.read_timeout for config, _ in clusters if config.read_timeout is not None]
+        self._tick_seconds = min(MOST_TICK_SECONDS, *(timeout / TICKS for timeout in timeouts)) if timeouts else None
         self._watches: dict[str, HostWatch] = {}
         self._clusters: list[tuple[float, list[HostWatch]]] = []
         self._gatherings: list[Gathering] = []
@@ -162,6 +170,8 @@ class Worker:
 
     async def _watch_until_stopped(self) -> None:
         rounds = [asyncio.create_task(_watch_cluster(interval, watches)) for interval, watches in self._clusters]
+        if self._on_tick is not None and self._tick_seconds is not None:
+            rounds.append(asyncio.create_task(_tick(self._tick_seconds, self._on_tick)))
         await self._stopping.wait()
         for task in rounds:
             task.cancel()
@@ -173,6 +183,15 @@ class Worker:
         others = asyncio.all_tasks() - {asyncio.current_task()}
         if others:
             await asyncio.wait(others, timeout=FAREWELL_SECONDS)
+
+
+async def _tick(seconds: float, on_tick: Callable[[], object]) -> None:
+    while True:
+        await asyncio.sleep(seconds)
+        try:
+            on_tick()
+        except Exception:
+            logger.exception("Reads that are late could not be given up")
 
 
 async def _watch_cluster(interval: float, watches: Sequence[HostWatch]) -> None:

@@ -90,6 +90,8 @@ def test_several_clusters_know_their_aliases() -> None:
         ("CHECK_INTERVAL", 0.2, "check_interval", 0.2),
         ("CHECK_TIMEOUT", 2, "check_timeout", 2),
         ("WAIT_SECONDS", 0, "wait_seconds", 0),
+        ("READ_TIMEOUT", 2.5, "read_timeout", 2.5),
+        ("READ_TIMEOUT", None, "read_timeout", None),
         ("WAIT_SECONDS", 0.05, "wait_seconds", 0.05),
         ("REPLICA_METHODS", {"GET", "QUERY"}, "replica_methods", frozenset({"GET", "QUERY"})),
         ("REPLICA_METHODS", [], "replica_methods", frozenset()),
@@ -271,7 +273,16 @@ def test_a_replica_is_not_also_a_primary(order: tuple[str, str]) -> None:
 
 # --- Values ---
 
-SECONDS = ["POINTER_SECONDS", "STICKY_SECONDS", "MAX_LAG_SECONDS", "CHECK_INTERVAL", "CHECK_TIMEOUT", "WAIT_SECONDS", "PRIMARY_BACKOFF"]
+SECONDS = [
+    "POINTER_SECONDS",
+    "STICKY_SECONDS",
+    "MAX_LAG_SECONDS",
+    "CHECK_INTERVAL",
+    "CHECK_TIMEOUT",
+    "WAIT_SECONDS",
+    "PRIMARY_BACKOFF",
+    "READ_TIMEOUT",
+]
 BOOLEANS = ["COOKIE", "DEBUG_HEADER"]
 
 
@@ -299,9 +310,9 @@ def test_zero_seconds_make_no_sense(name: str) -> None:
     assert problem_of(**{name: 0}).id is CheckId.OUT_OF_RANGE
 
 
-@pytest.mark.parametrize("name", [name for name in SECONDS if name != "MAX_LAG_SECONDS"])
+@pytest.mark.parametrize("name", [name for name in SECONDS if name not in {"MAX_LAG_SECONDS", "READ_TIMEOUT"}])
 def test_none_is_no_number_of_seconds(name: str) -> None:
-    """Only MAX_LAG_SECONDS may be None."""
+    """Only where that means no limit."""
     assert problem_of(**{name: None}).id is CheckId.WRONG_TYPE
 
 
