@@ -5,9 +5,10 @@ Instances come out of caches and queues long after they were loaded. Such a one 
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING, Any
 
-from django.db import connections
+from django.db import connections, router
 
 from .pickling import LOADED_FROM
 from .runtime import get_runtime
@@ -17,6 +18,11 @@ if TYPE_CHECKING:
 
     from django.db.models import Model
 
+log = logging.getLogger("django_pglb.routing")
+
+_told: set[str] = set()
+"""The aliases whose loss has been logged."""
+
 ADDRESS = ("HOST", "PORT", "NAME")
 
 
@@ -24,6 +30,18 @@ def home_of(alias: str) -> str | None:
     """Return where an instance of `alias` is written: the primary of its cluster, in force or not; None if there is no such alias."""
     home = get_runtime().config.home_of.get(alias)
     return home or (alias if alias in connections.settings else None)
+
+
+def home_of_gone(alias: str, model: type[Model]) -> str:
+    """Return where rows of `model` are read for somebody who names `alias`, which is not there: it may have been a replica's.
+
+    Nothing is written so: what says where to write has been written by people, and may be a slip.
+    """
+    home = router.db_for_write(model)
+    if alias not in _told:
+        _told.add(alias)
+        log.warning("%s is not in DATABASES, or not any more: what is to be read there is read from %s.", alias, home)
+    return home
 
 
 def primary_followed_by(alias: str | None) -> str | None:
