@@ -46,7 +46,7 @@ class LocalSite:
         with contextlib.ExitStack() as stack:
             stack.enter_context(self._listener)
             stack.enter_context(self.cluster)
-            # The checker needs `pg_monitor` to see a failover at once.
+            # The checker needs `pg_read_all_stats` to see a failover at once.
             self.cluster.create_role("guestbook", monitor=True)
             self.cluster.create_database("guestbook", owner="guestbook")
             self._environment = {**os.environ, **self.variables()}

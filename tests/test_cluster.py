@@ -331,7 +331,7 @@ def test_replica_follows_another_host(healed_cluster: Cluster, table: str) -> No
 
 
 def test_plain_role_sees_no_statistics_and_a_monitor_does(healed_cluster: Cluster) -> None:
-    """Only a role with `pg_monitor` may see what a replica's WAL receiver does."""
+    """Only a role with `pg_read_all_stats` may see what a replica's WAL receiver does."""
     healed_cluster.create_role("watcher", monitor=True)
     healed_cluster.wait_until_replicas_caught_up()
     seen = {}

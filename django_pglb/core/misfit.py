@@ -141,12 +141,12 @@ def _misfit_of_timeline(leader: Probe, probe: Probe, *, had_other_timeline: bool
     if leader.timeline is None or probe.timeline == leader.timeline:
         return None
     if probe.timeline is None:
-        why = f"its timeline cannot be seen, and the primary has changed to {leader.timeline}; grant pg_monitor to the probing role"
+        why = f"its timeline cannot be seen, and the primary has changed to {leader.timeline}; grant pg_read_all_stats to the probing role"
         return Misfit(HostState.UNKNOWN, why) if had_other_timeline else None
     why = f"is on timeline {probe.timeline}, the primary on {leader.timeline}"
     if probe.is_timeline_certain or probe.timeline > leader.timeline:
         return Misfit(HostState.DIVERGED, why)
-    return Misfit(HostState.UNKNOWN, f"{why}, by its control data, which may be minutes old; grant pg_monitor to the probing role")
+    return Misfit(HostState.UNKNOWN, f"{why}, by its control data, which may be minutes old; grant pg_read_all_stats to the probing role")
 
 
 def is_other_history(one: Probe, other: Probe) -> bool:

@@ -26,7 +26,7 @@ class Probe:
     """Whether `timeline` is true now. A standby's control data shows a new one only minutes later."""
     has_receiver: bool = False
     sees_receiver: bool = False
-    """Whether the role may see more of the WAL receiver than that there is one (`pg_monitor`)."""
+    """Whether the role may see more of the WAL receiver than that there is one (`pg_read_all_stats`)."""
     system_identifier: int | None = None
     database_oid: int | None = None
     """Which of its databases answered. It is the same number on a primary and its standbys, whatever a pooler calls the database."""

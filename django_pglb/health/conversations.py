@@ -71,7 +71,9 @@ class Conversations:
     def _release(self, alias: str, number: int) -> None:
         duplicate = self._known(alias).pop(number, None)
         if duplicate is not None:
-            os.close(duplicate)
+            # A program that becomes a daemon closes every descriptor that it finds.
+            with contextlib.suppress(OSError):
+                os.close(duplicate)
 
     def _forget_all(self) -> None:
         """Close, and do not shut down: the conversations are the parent's."""
@@ -104,7 +106,10 @@ class Conversation:
         self._registry._release(self._alias, self.number)
 
     def __del__(self) -> None:
-        self.close()
+        try:  # noqa: SIM105
+            self.close()
+        except Exception:  # noqa: BLE001, S110 - when the interpreter exits, all that this needs may be gone, `contextlib` too
+            pass
 
 
 def _sever(duplicate: int) -> bool:

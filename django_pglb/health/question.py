@@ -1,6 +1,6 @@
 """What a probe asks, in one statement, and how the answer is read.
 
-Works on PostgreSQL 14 and later, on primaries and standbys, for a role without any grants. `pg_monitor` shows more.
+Works on PostgreSQL 14 and later, on primaries and standbys, for a role without any grants. `pg_read_all_stats` shows more.
 """
 
 from __future__ import annotations

@@ -34,8 +34,9 @@ STORE_ONLINE, STORE_OFFLINE, STORE_REFUSING = "online", "offline", "refusing"
 FEEDBACK = "hot_standby_feedback is off: replay may cancel long reads here (SQLSTATE 40001)."
 PAUSED = "Replay is paused: resume it with SELECT pg_wal_replay_resume()."
 NO_RECEIVER = "No WAL receiver runs: this host is not connected to the primary."
-NO_MONITOR = (
-    "Grant pg_monitor, on the primary, to the role that connects here: without it a new timeline is seen only minutes after a failover."
+NO_STATS = (
+    "Grant pg_read_all_stats, on the primary, to the role that connects here:"
+    " without it a new timeline is seen only minutes after a failover."
 )
 NO_CONTROL_DATA = (
     "Grant EXECUTE on pg_control_system(), pg_control_checkpoint() and pg_control_recovery() to the role that connects here:"
@@ -196,7 +197,7 @@ def _advice(config: ClusterConfig, probe: Probe) -> list[str]:
     if not probe.has_receiver:
         advice.append(NO_RECEIVER)
     elif not probe.sees_receiver:
-        advice.append(NO_MONITOR)
+        advice.append(NO_STATS)
     if not probe.hot_standby_feedback:
         advice.append(FEEDBACK)
     return advice

@@ -91,15 +91,19 @@ class Teller:
         after = change.after
         logger.log(
             logging.WARNING if self._deserves_warning(change.before, after) else logging.INFO,
-            "%s (%s) is %s, was %s: %s; lag %s, MAX_LAG_SECONDS %s",
+            "%s (%s) is %s, was %s: %s%s",
             after.alias,
             self._addresses[after.alias],
             after.state,
             change.before.state,
             after.why,
-            "unknown" if after.lag_seconds is None else f"{after.lag_seconds:.1f} s",
-            self._configs[change.primary].max_lag_seconds,
+            "" if after.is_primary else self._lag(change),
         )
+
+    def _lag(self, change: Change) -> str:
+        lag_seconds = change.after.lag_seconds
+        known = "unknown" if lag_seconds is None else f"{lag_seconds:.1f} s"
+        return f"; lag {known}, MAX_LAG_SECONDS {self._configs[change.primary].max_lag_seconds}"
 
     def _deserves_warning(self, before: Host, after: Host) -> bool:
         """Whoever read that a host left must read that it is back. That a process meets one for the first time is routine."""

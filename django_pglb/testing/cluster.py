@@ -145,14 +145,14 @@ class Cluster:
             replica.wait_for_lsn(lsn, timeout)
 
     def create_role(self, name: str, *, monitor: bool = False) -> None:
-        """Make sure that there is a role `name` that may log in, with `pg_monitor` or without, and nothing more.
+        """Make sure that there is a role `name` that may log in, with `pg_read_all_stats` or without, and nothing more.
 
         Its password is that of the hosts.
         """
         identifier = sql.Identifier(name)
         with contextlib.suppress(psycopg.errors.DuplicateObject):
             self.primary.ask(sql.SQL("CREATE ROLE {} LOGIN PASSWORD {}").format(identifier, sql.Literal(PASSWORD)))
-        change = sql.SQL("GRANT pg_monitor TO {}" if monitor else "REVOKE pg_monitor FROM {}")
+        change = sql.SQL("GRANT pg_read_all_stats TO {}" if monitor else "REVOKE pg_read_all_stats FROM {}")
         self.primary.ask(change.format(identifier))
 
     def create_database(self, name: str, *, owner: str = "postgres") -> None:

@@ -57,7 +57,7 @@ class World:
     def __enter__(self) -> Self:
         with contextlib.ExitStack() as stack:
             stack.enter_context(self.cluster)
-            # The checker needs `pg_monitor` to see a failover at once.
+            # The checker needs `pg_read_all_stats` to see a failover at once.
             self.cluster.create_role(ROLE, monitor=True)
             self.cluster.create_database(DATABASE, owner=ROLE)
             loop = stack.enter_context(ProxyLoop())

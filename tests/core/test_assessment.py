@@ -473,7 +473,7 @@ def again(lsn: int, **changes: Any) -> list[tuple[str, Outcome]]:
     ],
 )
 def test_only_a_replica_that_was_made_anew_is_no_longer_diverged(outcomes: list[tuple[str, Outcome]], is_out: bool) -> None:
-    """Without pg_monitor: a new start, and then what it could not have shown with the WAL that it should not have had."""
+    """Without pg_read_all_stats: a new start, and then what it could not have shown with the WAL that it should not have had."""
     assert diverged(*outcomes) == is_out
     if not is_out:
         assert r1(told(P1, ("r1", standby(100, 1000)), *outcomes)).state is HostState.ONLINE
@@ -657,7 +657,7 @@ NEW_PRIMARY = ("default", primary(101, 2000, timeline=2))
 
 
 def test_streaming_on_the_new_timeline_is_online() -> None:
-    """With pg_monitor a failover is over as soon as the replica follows."""
+    """With pg_read_all_stats a failover is over as soon as the replica follows."""
     assert r1(told(P1, NEW_PRIMARY, ("r1", standby(102, 2000, timeline=2, is_timeline_certain=True)))).state is HostState.ONLINE
 
 
@@ -667,10 +667,10 @@ def test_streaming_on_the_old_timeline_is_diverged() -> None:
 
 
 def test_control_data_of_the_old_timeline_is_not_enough() -> None:
-    """Without pg_monitor the replica is not used until its control data shows the new timeline, and the reason says what to grant."""
+    """Without pg_read_all_stats it is not used until its control data shows the new timeline, and the reason says what to grant."""
     host = r1(told(P1, NEW_PRIMARY, ("r1", standby(102, 2000, timeline=1))))
     assert host.state is HostState.UNKNOWN
-    assert "pg_monitor" in host.why
+    assert "pg_read_all_stats" in host.why
     assert r1(told(P1, NEW_PRIMARY, ("r1", standby(400, 2000, timeline=2)))).state is HostState.ONLINE
 
 

@@ -107,7 +107,7 @@ def test_dead_replica_leaves_and_returns_with_a_line_each(healed_cluster: Cluste
     # On a busy machine a look may find it just before it has replayed what the primary has.
     left, *between, returned = lines_about(caplog, "replica1")
     assert left.startswith(f"WARNING replica1 (127.0.0.1:{replica.port}) is offline, was online: ")
-    assert left.endswith("lag 0.0 s, MAX_LAG_SECONDS 20")
+    assert left.endswith("; lag 0.0 s, MAX_LAG_SECONDS 20")
     assert [line.partition(" is ")[2].partition(",")[0] for line in (*between, returned)] in (["online"], ["unknown", "online"])
     assert returned.startswith(f"WARNING replica1 (127.0.0.1:{replica.port}) is online, was {'unknown' if between else 'offline'}: ")
     assert lines_about(caplog, "replica2") == []
@@ -322,7 +322,7 @@ def test_promoted_replica_is_diverged_while_the_primary_answers(healed_cluster: 
         assert host_of(checker, "replica2").state is HostState.ONLINE
 
 
-def test_failover_with_pg_monitor_is_followed_at_once(healed_cluster: Cluster) -> None:
+def test_failover_with_pg_read_all_stats_is_followed_at_once(healed_cluster: Cluster) -> None:
     """The other replica streams from the promoted one; with the grant its timeline is seen, and it comes online."""
     healed_cluster.create_role("monitor", monitor=True)
     promoted, follower = healed_cluster.replicas

@@ -72,7 +72,7 @@ def test_replica_of_a_plain_role_tells_all_but_the_receiver(cluster: Cluster) ->
     assert probe.system_identifier == probe_of(target_of(cluster.primary)).system_identifier
 
 
-def test_pg_monitor_makes_the_timeline_certain(cluster: Cluster) -> None:
+def test_pg_read_all_stats_makes_the_timeline_certain(cluster: Cluster) -> None:
     """The receiver's own timeline is seen."""
     cluster.create_role("monitor", monitor=True)
     cluster.wait_until_replicas_caught_up()

@@ -77,6 +77,29 @@ def test_interpreter_exits_quietly_and_at_once(cluster: Cluster, then: str) -> N
     assert ended_at - float(done.stdout.split()[-1]) < 15
 
 
+EXITS = {
+    "every descriptor is closed": "os.closerange(3, 256)",
+    "the module is emptied": "sys.modules[Conversations.__module__].__dict__.clear()",
+    "it was never finished": "Conversation.__new__(Conversation)",
+    "nothing is wrong": "",
+}
+
+
+@pytest.mark.parametrize("exit_", EXITS)
+def test_connections_that_are_open_at_exit_are_let_go_without_a_word(exit_: str) -> None:
+    """Whatever is gone by then; a handle may go last of all."""
+    script = f"""
+import builtins, os, socket, sys
+from django_pglb.health.conversations import Conversation, Conversations
+pair = socket.socketpair()
+builtins.kept = Conversations().register("replica1", pair[0].fileno())
+pair[0].detach(), pair[1].detach()
+{EXITS[exit_]}
+"""
+    done, _ = run(script)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 def test_checker_and_report_do_not_import_django() -> None:
     """They serve without settings, and their thread never waits for Django."""
     script = "import sys, django_pglb.health.checker, django_pglb.health.collect; sys.exit('django' in sys.modules)"

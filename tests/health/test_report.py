@@ -12,8 +12,8 @@ from django_pglb.health.report import (
     ALL_WELL,
     COULD_NOT_TELL,
     FEEDBACK,
-    NO_MONITOR,
     NO_RECEIVER,
+    NO_STATS,
     NONE_USABLE,
     PAUSED,
     SOME_UNUSABLE,
@@ -130,7 +130,7 @@ def test_promoted_replica_is_diverged(healed_cluster: Cluster) -> None:
 def test_advice(healed_cluster: Cluster) -> None:
     """What is off, missing or not granted is said, to replicas only, until it is mended."""
     report = report_on(targets_of(healed_cluster))
-    assert set(host_in(report, "replica1").advice) == {FEEDBACK, NO_MONITOR}
+    assert set(host_in(report, "replica1").advice) == {FEEDBACK, NO_STATS}
     assert host_in(report, PRIMARY).advice == ()
     healed_cluster.create_role("monitor", monitor=True)
     healed_cluster.replicas[0].alter_system("hot_standby_feedback", "on")

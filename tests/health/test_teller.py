@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import statistics
+from dataclasses import replace
 from functools import partial
 from itertools import pairwise
 
@@ -51,6 +52,21 @@ def test_cluster_whose_replicas_are_dead_from_the_start_is_said_once(healed_clus
         wait_for_states(checker, replica1=HostState.OFFLINE, replica2=HostState.OFFLINE)
         wait_until(lambda: cluster_lines(caplog) != [], timeout=20, what="the line that says so")
     assert len(cluster_lines(caplog)) == 1
+
+
+def test_primary_is_behind_nobody(caplog: pytest.LogCaptureFixture) -> None:
+    """Its line tells no lag and no limit, a replica's tells both."""
+    watch_log(caplog)
+    targets = [target_at("primary", "127.0.0.1", 1), target_at("replica1", "127.0.0.1", 2)]
+    teller = Teller({"primary": config_for(targets)}, {"primary": "h:1", "replica1": "h:2"}, None)
+    hosts = [target.unknown() for target in targets]
+    topology = Topology(primary=hosts[0], replicas=(hosts[1],))
+    for host in hosts:
+        teller.tell(Change("primary", host, replace(host, state=HostState.ONLINE, why="well", lag_seconds=0.0), topology))
+    teller.ensure_running()
+    teller.stop(60)
+    assert lines_about(caplog, "primary") == ["INFO primary (h:1) is online, was unknown: well"]
+    assert lines_about(caplog, "replica1") == ["INFO replica1 (h:2) is online, was unknown: well; lag 0.0 s, MAX_LAG_SECONDS 20"]
 
 
 @pytest.mark.parametrize("consistency", ["monotonic", "read_your_writes"])
