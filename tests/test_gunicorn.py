@@ -6,6 +6,7 @@ import os
 import re
 import signal
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -201,3 +202,38 @@ def test_login_does_not_hold_without_pointers(served_cluster: Cluster) -> None:
             replica.delay_replay(10)
         _, page = sign_in_and_follow(site, 0)
     assert page.body == {"user": ""}
+
+
+class Outsider(Device):
+    """Somebody who makes up a session and a token, and keeps no cookie."""
+
+    def headers(self) -> dict[str, str]:
+        return {"Cookie": f"sessionid={'m' * 32}", "Authorization": "Bearer made-up"}
+
+    def learn(self, set_cookies: list[str]) -> None:
+        """Ignore them."""
+
+
+def test_outsiders_stop_no_worker_of_a_site_whose_primary_is_frozen(served_cluster: Cluster) -> None:
+    """As many as there are workers send a request that a write might be: to no page, and to one that uses nothing."""
+    with ServedSite(served_cluster, workers=2, threads=1) as site:
+        site.wait_until_online()
+        device = Device(1)
+        with Wire(site.port) as wire:
+            wire.sign_in(device)
+        served_cluster.wait_until_replicas_caught_up()
+        wait_until(lambda: "default" not in answer(site, "GET", "/register/", device).aliases, timeout=20, what="replicas to answer")
+        served_cluster.primary.freeze()
+        started = time.monotonic()
+        for path in ("/nope/", "/topology/") * 2:
+            assert answer(site, "POST", path, Outsider(0)).status == (404 if path == "/nope/" else 200)
+        read = answer(site, "GET", "/register/", device)
+        # The probes of this site may take ten seconds, so nobody has found out by now.
+        assert time.monotonic() - started < 5
+        assert (read.status, "default" in read.aliases) == (200, False)
+
+
+def answer(site: ServedSite, method: str, path: str, device: Device) -> Answer:
+    """Ask on a connection of its own, so that whichever worker is free answers."""
+    with Wire(site.port) as wire:
+        return wire.request(method, path, device)
