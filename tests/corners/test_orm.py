@@ -41,6 +41,30 @@ def test_get_or_create_of_what_is_there_reads_from_the_primary(routed: Routed) -
         routed.assert_reads("default", Reason.EXPLICIT)
 
 
+@pytest.mark.naive_is_wrong("what was just added is missing", raises=AssertionError)
+def test_to_look_before_get_or_create_keeps_what_follows_on_replicas(routed: Routed) -> None:
+    """What belongs to an object that was got for a write is read on the primary, and of one that was looked for where its reader reads."""
+    Reader.objects.create(name="ann").publications.create(title="News")
+    routed.settle()
+    with routed.unit("ann"):
+        ann, _ = Reader.objects.get_or_create(name="ann")
+        assert ann.publications.count() == 1
+        routed.assert_reads("default", Reason.EXPLICIT, Reason.INSTANCE)
+    with routed.unit("ann"):
+        assert _looked_for("ann").publications.count() == 1
+        routed.assert_reads(REPLICAS, Reason.REPLICA)
+    routed.lag()
+    with routed.unit("ann"):
+        ann.publications.create(title="More")
+    with routed.unit("ann"):
+        assert _looked_for("ann").publications.count() == 2
+        routed.assert_reads("default", Reason.BEHIND)
+
+
+def _looked_for(name: str) -> Reader:
+    return Reader.objects.filter(name=name).first() or Reader.objects.get_or_create(name=name)[0]
+
+
 def test_update_or_create_updates_what_it_has_created(routed: Routed) -> None:
     """It locks the row on the primary."""
     routed.lag()
