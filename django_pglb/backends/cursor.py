@@ -70,10 +70,16 @@ class RoutedCursor(CarryingCursor):
     _was_late = False
     _left_to_primary: tuple[str, str] | None = None
     _rows_delivered = False
+    _is_open = False
+    """Whether there is a raw cursor yet."""
     _is_closed = False
 
     def __init__(self, cursor: Any, db: Any, primary: str | None = None, name: str | None = None) -> None:
         super().__init__(cursor, db)
+        if cursor is None or isinstance(cursor, RoutedCursor):
+            del self.cursor  # see __getattr__, from where one of ours may have come
+        else:
+            self._is_open = True
         self.requested = db
         self._primary = primary or runtime.primary_of(db.alias) or db.alias
         self._name = name
@@ -82,13 +88,16 @@ class RoutedCursor(CarryingCursor):
             self._place(Kind.READ)
 
     def __getattr__(self, attr: str) -> Any:
-        if self.cursor is None:
-            self._open(self.requested)
-        return super().__getattr__(attr)
+        if attr == "cursor" and self.requested.alias != self._primary:
+            # Somebody means psycopg's own, before it is known where the statement belongs: this one does all that it can do.
+            return self
+        if not self._is_open:
+            self._open_before_statement()
+        return self.cursor if attr == "cursor" else super().__getattr__(attr)
 
     def close(self) -> None:
         self._is_closed = True
-        if self.cursor is not None:
+        if self._is_open:
             self.cursor.close()
 
     # --- Statements ---
@@ -249,7 +258,7 @@ class RoutedCursor(CarryingCursor):
     def _open(self, db: Any) -> None:
         if self._is_closed:
             raise InterfaceError("the cursor is closed")
-        if self.cursor is not None and self.db is db:
+        if self._is_open and self.db is db:
             if get_config().prepares:
                 db.pglb_prepare()
             if self._name is None and self.cursor.connection is db.connection:
@@ -257,10 +266,17 @@ class RoutedCursor(CarryingCursor):
             self._discard()
         # A cursor on another host is kept until there is a new one: Django's query log looks at it when this fails.
         cursor = db.pglb_open_cursor(self._name)
-        if self.cursor is not None:
+        if self._is_open:
             self._discard()
             self._has_run = self._rows_delivered = False
-        self.cursor, self.db = cursor, db
+        self.cursor, self.db, self._is_open = cursor, db, True
+
+    def _open_before_statement(self) -> None:
+        """Open a raw cursor for somebody who looks at it: on a replica's alias where a read would go now, since that host may be gone."""
+        if self._is_closed or self.requested.alias == self._primary:
+            self._open(self.requested)
+        else:
+            self._place(Kind.READ)
 
     def _discard(self) -> None:
         try:
@@ -559,8 +575,8 @@ class RoutedCursor(CarryingCursor):
 
     def _fetch(self, fetch: Callable[[Any], Any]) -> Any:
         if self._name is None or self._rows_delivered or self._statement is None or not self._on_replica:
-            if self.cursor is None:
-                self._open(self.requested)
+            if not self._is_open:
+                self._open_before_statement()
             try:
                 return fetch(self.cursor)
             except psycopg.Error:
