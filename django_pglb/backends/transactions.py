@@ -14,15 +14,19 @@ asked for, and blocks on several aliases of a cluster nest in each other as on o
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from django.db import Error
 
 from .. import placement
 from ..conf import get_config
 from ..context import current_scope
-from ..engine import connection_to
+from ..engine import MIRROR_OF, connection_to
 from .view_block import ViewBlock
+
+if TYPE_CHECKING:
+    from ..core.routing_session import RoutingSession
+    from ..engine import Connection
 
 
 class OfTransaction:
@@ -40,16 +44,21 @@ class OfTransaction:
         return db.pglb_transaction_owner().__dict__[self._name]
 
     def __set__(self, db: Any, value: Any) -> None:
-        db.pglb_transaction_owner().__dict__[self._name] = value
+        if db._pglb_means_itself or get_config().home_of.get(db.alias, db.alias) == db.alias:
+            db.__dict__[self._name] = value
+        else:
+            db.pglb_transaction_owner().__dict__[self._name] = value
 
 
 class OpenBlock(OfTransaction):
     """Whether a block is open."""
 
     def __set__(self, db: Any, value: Any) -> None:
+        super().__set__(db, value)
+        if value or db._pglb_means_itself:
+            return
         owner = db.pglb_transaction_owner()
-        owner.__dict__[self._name] = value
-        if owner is not db and not value and owner.closed_in_transaction:
+        if owner is not db and owner.closed_in_transaction:
             # The connection was closed in the block that ends here, and Django is about to let go of it: by the alias of the block.
             owner.connection = None
             db.close()
@@ -79,27 +88,25 @@ class TransactionOfPrimary(ViewBlock):
     def pglb_transaction_owner(self) -> Any:
         """Return the connection whose transaction a block on this alias is part of, or would be. Never connects."""
         home = None if self._pglb_means_itself else get_config().home_of.get(self.alias)
-        if home in (None, self.alias) or self.pglb_has_own_transaction:
+        # Nothing is begun with autocommit on, nor is it switched on again before the end.
+        if home is None or home == self.alias or (not self.autocommit and self.pglb_has_own_transaction):
             return self
-        primary = connection_to(home)
-        if self._pglb_may_have_own() and not primary.pglb_in_transaction():
+        primary, scope = connection_to(home), current_scope()
+        if scope.forced == "replicas" and scope.routing is not None and self._pglb_may_have_own(primary, scope.routing):
             return self
         # A test case that has the mirror and not the primary among its databases opens a block on the mirror.
-        return self if primary.pglb_is_forbidden else primary
+        return self if self.settings_dict["TEST"].get(MIRROR_OF) is not None and primary.pglb_is_forbidden else primary
 
-    def _pglb_may_have_own(self) -> bool:
-        """Say whether this is inside `use_replicas()`, and no change of the primary's session keeps the unit of work there."""
-        routing = current_scope().routing
-        if routing is None or not placement.is_stale_allowed():
-            return False
-        primary = get_config().primary_of.get(self.alias)
-        return primary is not None and not placement.has_session_state(routing.cluster(primary))
+    def _pglb_may_have_own(self, primary: Connection, routing: RoutingSession) -> bool:
+        """Say whether nothing keeps a unit of work on `primary` that is inside `use_replicas()`."""
+        is_replica = self.alias in get_config().replicas
+        return is_replica and not (primary.pglb_in_transaction() or placement.has_session_state(routing.cluster(primary.alias)))
 
     @property
     def pglb_has_own_transaction(self) -> bool:
         """Whether a transaction is open on this very connection, as far as Django knows. Never connects."""
-        own = vars(self)
-        return own["in_atomic_block"] or (self.connection is not None and not self.autocommit and self.settings_dict["AUTOCOMMIT"])
+        has_autocommit_off = self.connection is not None and not self.autocommit and self.settings_dict["AUTOCOMMIT"]
+        return self.__dict__["in_atomic_block"] or has_autocommit_off
 
     # --- What means this connection ---
 
