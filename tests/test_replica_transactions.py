@@ -740,3 +740,30 @@ def test_transaction_in_a_thread_of_asynchronous_code(paused: Site) -> None:
 
     asyncio.run(main())
     assert names() == ["bob"]
+
+
+def test_error_of_a_save_by_the_alias_breaks_the_block(unit: Unit) -> None:
+    """Whichever alias either of them names: nothing is asked in it any more, and nothing of it is committed."""
+    with unit():
+        add("ann")
+        for block, save in (("default", REPLICA), (REPLICA, "default")):
+            with transaction.atomic(using=block):
+                add("bob", block)
+                with pytest.raises(IntegrityError):
+                    Reader(name="ann").save(using=save)
+                with pytest.raises(transaction.TransactionManagementError):
+                    Reader.objects.using(save).count()
+        assert names() == ["ann"]
+
+
+@pytest.mark.parametrize("alias", [REPLICA, "default"])
+def test_switched_off_it_is_the_primarys_too(site: Site, settings: Any, alias: str) -> None:
+    """A replica's alias is the primary then, and in use_replicas() as well."""
+    settings.PGLB_ENABLED = False
+    with suppress(ValueError), transaction.atomic(using=REPLICA):
+        add("ann", alias)
+        raise ValueError
+    with use_replicas(), transaction.atomic(using=alias):
+        add("bob")
+        assert names() == []
+    assert names() == ["bob"]

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import urllib.parse
 import urllib.request
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from typing import Any
 
 import pytest
 from django.conf import settings
 from django.contrib.auth.models import User
-from django.db import connection, transaction
+from django.db import InternalError, connection, transaction
 from django.test import Client, LiveServerTestCase, TestCase, TransactionTestCase
 
+from django_pglb import use_replicas
 from django_pglb.core.decision import Reason
 from django_pglb.testing import assert_served_by
 
@@ -57,6 +58,23 @@ class InTransaction(TestCase):
             transaction.on_commit(lambda: counts.append(Note.objects.count()))
         self.assertEqual((len(callbacks), counts), (1, [2]))
 
+    def test_block_on_the_mirror_is_part_of_it(self) -> None:
+        with suppress(ValueError), transaction.atomic(using="replica"):
+            Note.objects.using("replica").create(text="x")
+            with transaction.atomic():
+                Note.objects.create(text="y")
+            self.assertEqual(Note.objects.using("replica").count(), 3)
+            raise ValueError
+        self.assertEqual(Note.objects.count(), 1)
+        with self.captureOnCommitCallbacks(using="replica", execute=True) as callbacks, transaction.atomic(using="replica"):
+            note, created = Note.objects.using("replica").get_or_create(text="x")
+            transaction.on_commit(note.delete, using="replica")
+        self.assertEqual((len(callbacks), created, Note.objects.using("replica").count()), (1, True, 1))
+
+    def test_stale_block_on_the_mirror_is_part_of_it(self) -> None:
+        with use_replicas(), transaction.atomic(using="replica"):
+            self.assertEqual(Note.objects.using("replica").count(), 1)
+
     def test_fixture_is_rolled_back_for_the_next_test(self) -> None:
         Note.objects.all().delete()
         self.assertEqual(shown(self.client), "None ")
@@ -91,6 +109,22 @@ class Committed(TransactionTestCase):
         with transaction.atomic():
             Note.objects.create(text="x")
             self.assertEqual(Note.objects.count(), 1)
+
+    def test_block_on_the_mirror_is_the_primarys(self) -> None:
+        with suppress(ValueError), transaction.atomic(using="replica"):
+            Note.objects.using("replica").create(text="x")
+            Note.objects.create(text="y")
+            self.assertEqual(Note.objects.using("replica").count(), 2)
+            raise ValueError
+        self.assertEqual(Note.objects.count(), 0)
+
+    def test_stale_block_on_the_mirror_is_its_own(self) -> None:
+        Note.objects.create(text="x")
+        with use_replicas(), transaction.atomic(using="replica"):
+            self.assertEqual(Note.objects.using("replica").count(), 1)
+            with self.assertRaises(InternalError), transaction.atomic(using="replica"):
+                Note.objects.using("replica").create(text="y")
+        self.assertEqual(Note.objects.count(), 1)
 
 
 class CommittedOnOne(TransactionTestCase):
