@@ -174,10 +174,11 @@ def test_savepoints_by_hand(unit: Unit) -> None:
     with unit():
         with transaction.atomic(using=REPLICA):
             add("ann")
-            undone = transaction.savepoint(using=REPLICA)
+            create = getattr(transaction, "savepoint_create", transaction.savepoint)  # its new name in Django 6.1
+            undone = create(using=REPLICA)
             add("bob")
             transaction.savepoint_rollback(undone, using=REPLICA)
-            kept = transaction.savepoint(using="default")
+            kept = create(using="default")
             add("cid")
             transaction.savepoint_commit(kept, using=REPLICA)
             transaction.clean_savepoints(using=REPLICA)
