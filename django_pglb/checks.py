@@ -24,6 +24,8 @@ from .middleware import LoadBalancingMiddleware
 from .references import broken_references, is_or_extends
 from .routers import ReplicaRouter
 from .stores import look_at_store
+from .stores.locality import LOCAL
+from .stores.peers import DIFFER
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -37,6 +39,8 @@ LOOPBACK = re.compile(r"localhost|localhost\.localdomain|127(\.\d+){1,3}|::1|ip6
 # As in "-c statement_timeout=5s" or "--statement-timeout=5000". https://www.postgresql.org/docs/current/config-setting.html
 STATEMENT_TIMEOUT = re.compile(r"statement[_-]timeout\s*=\s*'?(\d+(?:\.\d+)?)(?:\\?\s)*(us|ms|s|min|h|d)?\b", re.IGNORECASE)
 SECONDS_OF_UNIT = {"us": 1e-6, "ms": 1e-3, "s": 1, "min": 60, "h": 3600, "d": 86400}
+# The rest is about eviction.
+IDS_OF_ADVICE = {DIFFER: CheckId.SECRETS_DIFFER, LOCAL: CheckId.STORE_IS_LOCAL}
 
 # `manage.py check --tag django_pglb` runs these alone.
 TAG = "django_pglb"
@@ -102,7 +106,10 @@ def find_store_problems() -> Iterator[Problem]:
             path = setting_path("PGLB", cluster.primary, "STORE")
             if report.state == STORE_REFUSING:
                 yield Problem(CheckId.STORE_REFUSES, f"{path}: {report.name} {report.why}.")
-            yield from (Problem(CheckId.STORE_EVICTS, f"{path}: {report.name}: {sentence}") for sentence in report.advice)
+            yield from (
+                Problem(IDS_OF_ADVICE.get(sentence, CheckId.STORE_EVICTS), f"{path}: {report.name}: {sentence}")
+                for sentence in report.advice
+            )
 
 
 def _message(problem: Problem) -> checks.CheckMessage:

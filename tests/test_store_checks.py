@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
+from django.conf import settings
 from django.core.checks import run_checks
 from django.test import override_settings
 
 from django_pglb.health.report import StoreReport
 from django_pglb.stores import CacheStore, MemoryLost
+from django_pglb.stores.locality import LOCAL, is_of_one_machine
+from django_pglb.stores.redis import IS_NEW
 from django_pglb.stores.rights import NO_INFO, READ_ONLY
 from django_pglb.testing import RedisServer, wait_until
 
@@ -63,7 +67,7 @@ def as_user(server: RedisServer, *rules: str) -> Iterator[str]:
     with admin(server) as client:
         client.execute_command("ACL", "SETUSER", "weak", "reset", "on", ">secret", *rules)
         try:
-            yield server.url.replace("://", "://weak:secret@")
+            yield f"redis://weak:secret@{server.host}:{server.port}/0"
         finally:
             client.execute_command("ACL", "DELUSER", "weak")
 
@@ -82,7 +86,7 @@ def test_rights_that_the_documentation_names_are_enough(redis_server: RedisServe
     """To be well, and to be looked at."""
     with as_user(redis_server, *NEEDED) as url:
         report = look(url)
-        assert (report.state, report.advice) == ("online", ())
+        assert (report.state, report.why, report.advice) == ("online", IS_NEW, ())
         with override_settings(CACHES=entry(url, **PATIENT)), contextlib.closing(CacheStore(pointer_seconds=60)) as store:
             with pytest.raises(MemoryLost):
                 loaded(store, [ANN])
@@ -131,7 +135,38 @@ def test_read_only_copy_is_told_from_a_master(redis_server: RedisServer) -> None
 
 
 def test_look_leaves_nothing(redis_server: RedisServer) -> None:
-    """But for a second."""
+    """Also what it tries to set is not set."""
     look(redis_server.url)
     with admin(redis_server) as client:
-        assert all(0 < client.pttl(key) <= 1000 for key in client.scan_iter())
+        assert client.dbsize() == 0
+
+
+@pytest.mark.parametrize(
+    ("location", "host", "expected"),
+    [
+        ("redis://127.0.0.1:6379/0", "db.internal", True),
+        (["redis://localhost:6379/0", "redis://replica.internal:6379/0"], "10.0.0.1", True),
+        ("unix:///run/redis.sock?db=1", "db.internal", True),
+        ("redis://:secret@[::1]:6379", "db.internal", True),
+        ("redis://127.0.0.1:6379/0", "127.0.0.1", False),
+        ("redis://127.0.0.1:6379/0", "/run/postgresql", False),
+        ("redis://127.0.0.1:6379/0", "", False),
+        ("redis://redis.internal:6379/0", "db.internal", False),
+        ("nonsense", "db.internal", False),
+        (None, "db.internal", False),
+    ],
+)
+def test_redis_that_each_server_may_have_for_itself_is_told_by_its_address(location: Any, host: str, expected: bool) -> None:
+    """It is on this machine, and the database, which all share, is not."""
+    assert is_of_one_machine({"LOCATION": location}, {"HOST": host}) is expected
+
+
+def test_redis_of_each_server_is_warned_of(redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By the check of a deployment, and by check_replicas."""
+    assert LOCAL not in look(redis_server.url).advice
+    monkeypatch.setitem(settings.DATABASES["default"], "HOST", "db.internal")
+    assert LOCAL in look(redis_server.url).advice
+    with override_settings(CACHES=entry(redis_server.url, **PATIENT)):
+        found = {message.id for message in run_checks(tags=["django_pglb"], include_deployment_checks=True)}
+    assert "django_pglb.W019" in found
+    assert "django_pglb.W013" not in found

@@ -11,6 +11,7 @@ from django.test import override_settings
 
 from django_pglb.core.routing_session import UNBOUND
 from django_pglb.stores import CacheStore, MemoryLost, StoreError
+from django_pglb.stores.peers import DIFFER
 from django_pglb.testing import RedisServer, wait_until
 
 from .fix_store import (
@@ -117,3 +118,82 @@ def test_key_of_a_wrong_type_is_one_readers_trouble(redis_server: RedisServer, s
     assert loaded(store, [BOB]) == at(6)
     store.save("default", [ANN], at(5))
     assert loaded(store, [ANN]) == at(5)
+
+
+def differs(store: CacheStore) -> bool:
+    report = store.look("default")
+    assert report is not None
+    return DIFFER in report.advice
+
+
+OURS = settings.SECRET_KEY
+
+
+def test_process_with_another_secret_is_noticed_by_both(make_store: MakeStore, caplog: pytest.LogCaptureFixture) -> None:
+    """Neither finds what the other has saved. The first one is told when it asks again."""
+    store, other = make_store(), make_store()
+    store.vouch("default")
+    loaded(store, [ANN])
+    assert not differs(store)
+    with override_settings(SECRET_KEY="another"):
+        for _ in range(3):
+            with pytest.raises(MemoryLost):
+                loaded(other, [ANN])
+        assert differs(other)
+    assert differs(store)
+    assert [record.message for record in caplog.records] == [DIFFER]
+    for _ in range(3):
+        loaded(store, [ANN])
+    assert [record.message for record in caplog.records] == [DIFFER] * 2
+
+
+@pytest.mark.parametrize("new_first", [True, False])
+def test_secret_that_is_being_changed_is_no_other_one(make_store: MakeStore, caplog: pytest.LogCaptureFixture, new_first: bool) -> None:
+    """Processes with the former one go on for a while, and cannot know the new one."""
+    old, new = make_store(), make_store()
+    old.vouch("default")
+    for is_new in (new_first, not new_first) * 3:
+        with override_settings(**({"SECRET_KEY": "new", "SECRET_KEY_FALLBACKS": [OURS]} if is_new else {})):
+            loaded(new if is_new else old, [ANN])
+            assert not differs(new if is_new else old)
+    assert caplog.records == []
+
+
+def test_other_site_in_the_same_redis_may_have_another_secret(
+    make_store: MakeStore, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It has a database of its own."""
+    store, other = make_store(), make_store()
+    store.vouch("default")
+    monkeypatch.setitem(settings.DATABASES["default"], "NAME", "blog")
+    with override_settings(SECRET_KEY="another"):
+        other.vouch("default")
+        assert loaded(other, [ANN]) == UNBOUND
+        assert not differs(other)
+    assert caplog.records == []
+
+
+def test_what_is_said_to_peers_costs_no_message_and_ends_with_them(redis_server: RedisServer, store: CacheStore) -> None:
+    """It travels with a load or a save where it is missing, and is forgotten minutes after the last process."""
+    with admin(redis_server) as client:
+        (key,) = client.keys("*:peers")
+        before = client.info("commandstats")["cmdstat_eval"]["calls"]
+        for _ in range(5):
+            loaded(store, [ANN])
+        assert client.info("commandstats")["cmdstat_eval"]["calls"] == before
+        client.delete(key)
+        for _ in range(5):
+            loaded(store, [ANN])
+        assert client.info("commandstats")["cmdstat_eval"]["calls"] == before + 1
+        assert 0 < client.pttl(key) <= 180_000
+
+
+@pytest.mark.parametrize("stored", [b"nonsense", b"\n\n 1 2", b"\xff" * 100, b"0" * 5000])
+def test_nonsense_in_the_place_of_what_peers_say_is_nobodys_trouble(redis_server: RedisServer, store: CacheStore, stored: bytes) -> None:
+    """It gives way."""
+    with admin(redis_server) as client:
+        (key,) = client.keys("*:peers")
+        client.set(key, stored)
+        assert [loaded(store, [ANN]) for _ in range(3)] == [UNBOUND] * 3
+        assert b"nonsense" not in client.get(key)
+    assert not differs(store)

@@ -67,6 +67,7 @@ class CheckId(StrEnum):
     PREPARE_NOT_CALLABLE = "E039"
     # The running store
     STORE_REFUSES = "E041"
+    SECRETS_DIFFER = "E042"
     # Middleware whose writes bind nobody
     IGNORED_WRITES_WITHOUT_END = "E043"
 
@@ -86,6 +87,7 @@ class CheckId(StrEnum):
     PAGE_CACHE_NOT_OURS = "W014"
     PREPARED_BEHIND_POOLER = "W015"
     READ_TIMEOUT_NEVER_ENDS = "W017"
+    STORE_IS_LOCAL = "W019"
     # Other packages
     SWITCHED_OFF = "W024"
     OTHER_TIME_ZONE = "W025"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from django.conf import settings
@@ -11,6 +12,7 @@ from .any_cache import AnyCachePointers
 from .base import Store, StoreError, decode, encode, merge_all, store_key
 from .client import open_client
 from .debts import Save
+from .locality import LOCAL, is_of_one_machine
 from .memory import Memory
 from .redis import RedisPointers
 
@@ -58,7 +60,10 @@ class CacheStore(Store):
         self._pointers.vouch(self._memory(primary))
 
     def look(self, primary: str) -> StoreReport | None:
-        return self._pointers.look(self._memory(primary))
+        report = self._pointers.look(self._memory(primary))
+        if report is not None and is_of_one_machine(settings.CACHES[self.cache_alias], settings.DATABASES.get(primary, {})):
+            return replace(report, advice=(*report.advice, LOCAL))
+        return report
 
     def close(self) -> None:
         self._pointers.close()

@@ -18,7 +18,7 @@ from redis.cluster import RedisCluster
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.retry import Retry
 
-from .connections import PLAIN_POOLS, hold
+from .connections import hold, is_starved
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -66,9 +66,6 @@ class _OwnPools:
     def _new_pool(self, params: dict[str, Any]) -> Any:
         pool = self.get_connection_pool(params)  # type: ignore[attr-defined]
         pool.connection_class = whole(pool.connection_class)
-        if type(pool) in PLAIN_POOLS:
-            # The limit is for the site's cache. Nobody here has more than one connection per thread.
-            pool.max_connections = UNLIMITED
         return pool
 
 
@@ -85,10 +82,6 @@ _PRIVATE = {
     "django_redis.pool.ConnectionFactory": f"{__name__}.PrivateFactory",
     "django_redis.pool.SentinelConnectionFactory": f"{__name__}.PrivateSentinelFactory",
 }
-
-
-# redis-py's own.
-UNLIMITED = 2**31
 
 
 class StoreClient:
@@ -167,12 +160,6 @@ class StoreClient:
     def _release(self) -> None:
         if self._held:
             self._held.release()
-
-
-def is_starved(error: Exception) -> bool:
-    """Say whether a pool had no connection left: that says nothing of the server."""
-    # redis-py has a class of its own for the first one only, and not always had.
-    return isinstance(error, RedisConnectionError) and str(error).startswith(("Too many connections", "No connection available"))
 
 
 def open_client(alias: str) -> StoreClient | None:

@@ -24,10 +24,6 @@ if TYPE_CHECKING:
 _NAME = ("MGET",) if inspect.signature(ConnectionPool.get_connection).parameters["command_name"].default is inspect.Parameter.empty else ()
 
 
-# Those that wait for nobody, and make a connection where there is none.
-PLAIN_POOLS = frozenset({ConnectionPool, SentinelConnectionPool})
-
-
 class HeldConnections:
     """Sends messages over connections of `pool`, to which they are in use all the time. Safe to use from any thread.
 
@@ -54,9 +50,20 @@ class HeldConnections:
                 return self._ask(connection, commands)
             except RedisConnectionError:
                 continue
-        connection = self._pool.get_connection(*_NAME)
+        connection = self._new()
         wait_in_kernel(getattr(connection, "_sock", None))
         return self._ask(connection, commands)
+
+    def _new(self) -> Any:
+        try:
+            return self._pool.get_connection(*_NAME)
+        except RedisConnectionError as error:
+            if not is_starved(error):
+                raise
+        # The limit is for the site's cache. There is one connection here per thread that asks at the same time as others, at most.
+        connection = self._pool.connection_class(**self._pool.connection_kwargs)
+        connection.connect()
+        return connection
 
     def release(self) -> None:
         """Give the pool what is idle."""
@@ -89,6 +96,12 @@ class HeldConnections:
         return connection
 
 
+def is_starved(error: Exception) -> bool:
+    """Say whether a pool had no connection left: that says nothing of the server."""
+    # redis-py has a class of its own for the first one only, and not always had.
+    return isinstance(error, RedisConnectionError) and str(error).startswith(("Too many connections", "No connection available"))
+
+
 def wait_in_kernel(opened: Any) -> None:
     """Have the kernel end what waits too long on a socket. Python would `poll()` before each call, and let another thread run each time.
 
@@ -108,7 +121,7 @@ def hold(client: Any) -> HeldConnections | None:
     # A pool that caches answers wants to know the keys of each command.
     if type(client) is not Redis or getattr(pool := client.connection_pool, "cache", None) is not None:
         return None
-    return HeldConnections(pool) if type(pool) in PLAIN_POOLS else None
+    return HeldConnections(pool) if type(pool) in {ConnectionPool, SentinelConnectionPool} else None
 
 
 def _read(connection: Any) -> Any:

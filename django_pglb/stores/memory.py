@@ -17,6 +17,8 @@ from typing import TYPE_CHECKING
 
 from django.conf import settings
 
+from .peers import key_of_site
+
 if TYPE_CHECKING:
     Command = tuple[str | int, ...]
 
@@ -85,6 +87,11 @@ class Memory:
     @property
     def key(self) -> str:
         return self._key(str(settings.SECRET_KEY))
+
+    @property
+    def peers(self) -> str:
+        """The key under which the processes of this site say which secrets they have."""
+        return f"{self._prefix}{_SLOT}:{key_of_site(self._primary)}:peers"
 
     @property
     def nobodys(self) -> str:

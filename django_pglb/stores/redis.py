@@ -8,16 +8,17 @@ from redis.exceptions import ClusterCrossSlotError, ResponseError
 
 from ..health.report import STORE_OFFLINE, STORE_ONLINE, STORE_REFUSING, StoreReport
 from .base import MemoryLost, StoreError
-from .client import is_starved
+from .connections import is_starved
 from .debts import Loss
 from .eviction import eviction_advice
 from .memory import KEYS, WELL, probe
+from .peers import DIFFER, Peers, has_strangers
 from .recovery import Condition, Recovery
 from .rights import NO_INFO, attempts, refusal
 from .trouble import REDIS_ERRORS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Sequence
 
     from .client import StoreClient
     from .debts import Debt, Save
@@ -39,6 +40,7 @@ class RedisPointers:
         self._probe = probe(prefix)
         self._has_slots = False
         """It is a Redis Cluster, or speaks like one, and the client does not know."""
+        self._peers = Peers()
         self.recovery = Recovery(self._offer, name=name)
 
     def load(self, memory: Memory, keys: Sequence[str]) -> list[str | None]:
@@ -47,7 +49,9 @@ class RedisPointers:
             raise self._refused()
         try:
             # The memory last: what is lost after a pointer was read does not matter.
-            *values, answer = self._get([*keys, memory.key])
+            saying = self._peers.say(memory.peers)
+            *values, said, answer = self._get([*keys, memory.peers, memory.key], beside=saying)
+            self._peers.hear(said, has_just_said=bool(saying))
             if answer != WELL:
                 (answer,) = self._execute([memory.settle])
         except REDIS_ERRORS as error:
@@ -62,7 +66,7 @@ class RedisPointers:
         if self.recovery.refuses_saves(saves, _loss(memory)):
             raise self._refused()
         try:
-            self._execute(save.command for save in saves)
+            self._execute([save.command for save in saves], beside=self._peers.say(memory.peers))
         except REDIS_ERRORS as error:
             raise self._failed(memory, error, saves) from error
         except BaseException:
@@ -72,14 +76,14 @@ class RedisPointers:
 
     def _save_in_spite(self, memory: Memory, saves: Sequence[Save]) -> None:
         try:
-            self._execute(save.command for save in saves)
+            self._execute([save.command for save in saves])
         except REDIS_ERRORS as error:
             self.recovery.fail(error, saves, _loss(memory))
 
     def vouch(self, memory: Memory) -> None:
         """Declare that nothing was lost. Raises `StoreError`."""
         try:
-            self._execute([memory.vouch])
+            self._execute([memory.vouch], beside=self._peers.say(memory.peers, in_any_case=True))
         except REDIS_ERRORS as error:
             raise self._silent(error) from error
 
@@ -90,8 +94,8 @@ class RedisPointers:
             why = refusal([*tried], self._client.ask([*tried.values()]), user=self._client.user, keys=self._keys)
             if why:
                 return StoreReport(name=name, state=STORE_REFUSING, why=why)
-            (answer,) = self._execute([memory.ask])
-            advice = self._advice()
+            answer, said = self._execute([memory.ask, ("GET", memory.peers)])
+            advice = (*((DIFFER,) if has_strangers(said) else ()), *self._advice())
         except REDIS_ERRORS as error:
             return StoreReport(name=name, state=STORE_OFFLINE, why=f"does not answer: {type(error).__name__}")
         return StoreReport(name=name, state=STORE_ONLINE, why="" if answer == WELL else IS_NEW, advice=advice)
@@ -117,19 +121,22 @@ class RedisPointers:
             raise
         return debts
 
-    def _get(self, keys: Sequence[str]) -> list[Any]:
+    def _get(self, keys: Sequence[str], *, beside: Sequence[Command] = ()) -> list[Any]:
         """Return what is stored under `keys`, read in this order, in one message. Raises the client library's errors."""
         if not (self._has_slots or self._client.has_slots):
-            (answer,) = self._client.ask([("MGET", *keys)])
+            answer = self._client.ask([("MGET", *keys), *beside])[0]
             if not isinstance(answer, ClusterCrossSlotError):
                 return [_text(value) for value in _text(answer)]
             self._has_slots = True
         # In a cluster, one command takes keys of one slot only.
-        return self._execute(("GET", key) for key in keys)
+        return self._execute([("GET", key) for key in keys], beside=beside)
 
-    def _execute(self, commands: Iterable[Command]) -> list[Any]:
-        """Return the answers to `commands`, which are sent in one message. Raises the first error among them."""
-        return [_text(answer) for answer in self._client.ask(list(commands))]
+    def _execute(self, commands: Sequence[Command], *, beside: Sequence[Command] = ()) -> list[Any]:
+        """Return the answers to `commands`, which are sent in one message. Raises the first error among them.
+
+        Whatever becomes of what is said `beside` them to other processes is nobody's trouble.
+        """
+        return [_text(answer) for answer in self._client.ask([*commands, *beside])[: len(commands)]]
 
     def _failed(self, memory: Memory, error: Exception, saves: Sequence[Save] = ()) -> StoreError:
         # Any client error means the same to a reader: the store cannot tell. The cause says which.

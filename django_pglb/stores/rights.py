@@ -15,12 +15,9 @@ RIGHTS = "+mget +get +set +type +exists +eval"
 NO_INFO = "This user may not call INFO, so nobody can tell whether this Redis forgets pointers to make room: +info."
 READ_ONLY = "is a read-only copy: LOCATION must name its master, or the sentinels that know it"
 
-# As long as a key lives that was only made to see whether it can be.
-_MILLISECONDS = 1000
-
 
 def attempts(key: str) -> dict[str, Command]:
-    """Return what the site asks of Redis, by the name of the command that each one needs. `key` is nobody's, and may be written."""
+    """Return what the site asks of Redis, by the name of the command that each one needs. `key` is nobody's."""
     return {
         "MGET": ("MGET", key),
         "GET": ("GET", key),
@@ -28,7 +25,8 @@ def attempts(key: str) -> dict[str, Command]:
         "TYPE": ("EVAL", "return redis.call('TYPE', KEYS[1]).ok", 1, key),
         "GET in a script": ("EVAL", "return redis.call('GET', KEYS[1])", 1, key),
         "EXISTS": ("EVAL", "return redis.call('EXISTS', KEYS[1])", 1, key),
-        "SET": ("EVAL", "return redis.call('SET', KEYS[1], '', 'PX', ARGV[1])", 1, key, _MILLISECONDS),
+        # It sets what is there, and nothing is.
+        "SET": ("EVAL", "return redis.call('SET', KEYS[1], '', 'XX')", 1, key),
     }
 
 
