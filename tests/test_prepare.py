@@ -157,6 +157,18 @@ def test_rollback_takes_nothing_away(site: Site, way: str) -> None:
         assert show(site, way, connection)[0] == seen("ann")[way]
 
 
+def test_server_side_cursor_goes_on_as_it_began(site: Site, settings: Any) -> None:
+    """Another unit of work in between has its own session, and the rows that are still to come are those of the first one."""
+    settings.PGLB = {"default": {**settings.PGLB["default"], "PREPARE": "tests.tenants.prepare.setting"}}
+    with as_tenant("ann"), transaction.atomic(), connection.chunked_cursor() as cursor:
+        cursor.execute("SELECT current_setting('app.tenant', true) FROM generate_series(1, 4)")
+        assert cursor.fetchmany(2) == [("ann",), ("ann",)]
+        with as_tenant("bob"):
+            assert show(site, "setting", connection)[0] == "bob"
+        tenant.set("ann")
+        assert cursor.fetchmany(2) == [("ann",), ("ann",)]
+
+
 def test_new_connection_is_told(site: Site, way: str) -> None:
     """Also one that takes the place of a broken one."""
     with as_tenant("ann"), use_replicas():
