@@ -250,7 +250,7 @@ class LoadBalancedMixin(TransactionOfPrimary, EngineLayers, PreparedSessions):
     def temporary_connection(self) -> Iterator[CursorWrapper]:
         must_close = self.connection is None
         try:
-            if self.pglb_replica() is None:
+            if self.pglb_replica() is None and self._pglb_home() is None:
                 # Callers read attributes of the connection inside, so a lazy cursor must connect.
                 self.ensure_connection()
             with self.cursor() as cursor:
@@ -262,7 +262,9 @@ class LoadBalancedMixin(TransactionOfPrimary, EngineLayers, PreparedSessions):
     @cached_property
     def pg_version(self) -> int:
         """The server's version. It may be asked for while a query is compiled, when no cursor could fail over yet."""
-        cluster = self.pglb_cluster()
+        cluster, home = self.pglb_cluster(), self._pglb_home()
+        if cluster is None and home is not None:
+            return cast("int", connections[home].pg_version)  # type: ignore[attr-defined]
         if cluster is None or cluster.primary == self.alias:
             version: int = super().pg_version
             return version
@@ -468,6 +470,10 @@ class LoadBalancedMixin(TransactionOfPrimary, EngineLayers, PreparedSessions):
 
     def _pglb_control(self, sql: str) -> None:
         """Run a statement that steers a transaction and writes nothing."""
+        if self.pglb_cluster() is None:
+            with self.cursor() as cursor:
+                cursor.execute(sql)
+            return
         with self.pglb_as_djangos(), super()._cursor() as cursor:
             cursor.execute(sql)
 

@@ -301,3 +301,19 @@ def test_transaction_by_its_name_is_the_primarys_while_all_is_switched_off(cache
     with switched_off(), pytest.raises(Undone):
         save_in_vain()
     assert written(Remark, pk=cached.remark.pk).text == "new"
+
+
+def test_dead_replica_is_not_missed_while_all_is_switched_off(site: Site, cached: Cached) -> None:
+    """Neither for what is read and written by its name nor for what the ORM asks its connection."""
+    connections.close_all()
+    for replica in site.cluster.replicas:
+        replica.stop("immediate")
+    with switched_off():
+        for alias in REPLICAS:
+            vars(connections[alias]).pop("pg_version", None)
+            assert connections[alias].pg_version == connections["default"].pg_version  # type: ignore[attr-defined]
+            with connections[alias].temporary_connection() as cursor:
+                cursor.execute("SELECT 1")
+            with transaction.atomic(using=alias):
+                assert Reader.objects.using(alias).count() == 1
+        assert {use: outcome(do, copy.deepcopy(cached)) for use, (do, _) in USES.items()} == EXPECTED
