@@ -574,7 +574,7 @@ class RoutedCursor(CarryingCursor):
                 row = next(rows, None)
 
     def _fetch(self, fetch: Callable[[Any], Any]) -> Any:
-        if self._name is not None and self.cursor is not None and not self.db.autocommit and get_config().prepares:
+        if self._name is not None and self._is_open and not self.db.autocommit and get_config().prepares:
             # The server goes on with the statement, and another unit of work may have been here since.
             self.db.pglb_prepare()
         if self._name is None or self._rows_delivered or self._statement is None or not self._on_replica:
