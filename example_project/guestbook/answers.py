@@ -28,6 +28,7 @@ MEANINGS: Mapping[Reason, str] = {
     Reason.WRITE: "Only the primary can be written to.",
     Reason.FAILOVER: "The replica that was asked first failed.",
     Reason.EXPLICIT: "The code named it.",
+    Reason.SESSION_STATE: "It has something in its database session that no replica has.",
 }
 
 
