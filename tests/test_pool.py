@@ -125,6 +125,29 @@ def test_those_who_wait_in_the_pool_of_a_frozen_host_are_freed(site: Site, pool:
     assert max(seconds for *_, seconds in answers) < 60
 
 
+@pytest.mark.parametrize("health_checks", [False, True])
+def test_replica_that_froze_costs_each_reader_one_wait(
+    site: Site, pool: Callable[..., Any], settings: Any, monkeypatch: pytest.MonkeyPatch, health_checks: bool
+) -> None:
+    """All connections of its pool are idle and silent: they are ended together, and none is tried after the other."""
+    settings.PGLB = {"default": {**settings.PGLB["default"], "CHECK_TIMEOUT": 2}}
+    site.wait_until_online()
+    connection = pool(True)
+    monkeypatch.setitem(connection.settings_dict, "CONN_HEALTH_CHECKS", health_checks)
+    connection.ensure_connection()
+    connection.close()
+    connection.pool.wait()
+    frozen = site.cluster.replicas[0]
+    frozen.freeze()
+    with ThreadPoolExecutor(8) as threads:
+        answers = [future.result() for future in [threads.submit(count) for _ in range(8)]]
+    assert {answer[:2] for answer in answers} == {(5, "replica2")}
+    assert max(seconds for *_, seconds in answers) < QUICK
+    frozen.thaw()
+    site.wait_for_states(replica1=HostState.ONLINE)
+    assert count()[:3] == (5, "replica1", Reason.REPLICA)
+
+
 def test_pool_of_a_replica_that_has_come_back_is_used_at_once(site: Site, pool: Callable[..., Any]) -> None:
     """Its attempts to connect, which come at ever longer intervals, are forgotten: the next reader makes another."""
     connection = pool({"min_size": 2, "max_size": 2})

@@ -104,6 +104,23 @@ def test_later_read_of_a_page_is_timed_as_well(timed: Site) -> None:
         assert current_decisions()[-1] == (other, Reason.FAILOVER, 1)
 
 
+def test_connection_of_a_pool_is_timed_as_well(timed: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It goes back to its pool broken, and the pool has another for the next reader."""
+    connection: Any = connections["replica1"]
+    monkeypatch.setitem(connection.settings_dict, "OPTIONS", {"pool": {"min_size": 1, "max_size": 2}})
+    try:
+        with stalled("replica1"), routing_session():
+            assert count_by_orm() == 5
+            assert current_decisions() == (("replica2", Reason.FAILOVER, 1),)
+        timed.wait_for_states(replica1=HostState.ONLINE)
+        with routing_session():
+            assert count_by_orm() == 5
+            assert current_decisions() == (("replica1", Reason.REPLICA, 1),)
+    finally:
+        connection.close()
+        connection.close_pool()
+
+
 def test_read_that_is_slow_everywhere_is_left_to_the_primary(timed: Site) -> None:
     """Two hosts have run out of time, so nobody suspects a third, and the primary is given all the time that it takes."""
     with routing_session(), connections["replica1"].cursor() as cursor:

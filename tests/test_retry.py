@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from django.db import DatabaseError, InternalError, OperationalError, ProgrammingError, connections, transaction
 
-from django_pglb import current_decisions, routing_session, runtime
+from django_pglb import current_decisions, routing_session, runtime, use_replicas
 from django_pglb.backends import mixin
 from django_pglb.core.decision import Reason
 from django_pglb.core.retry import TABLE, Row, Verdict
@@ -140,6 +140,18 @@ def test_what_the_role_of_a_replica_may_not_read_is_answered_by_the_primary(
     told = [record.getMessage() for record in caplog.records if record.name == "django_pglb.routing"]
     assert len(told) == 1
     assert told[0].startswith("replica1 fails reads that the primary answers (SQLSTATE 42501)")
+
+
+@pytest.mark.usefixtures("reader")
+@pytest.mark.parametrize("allowed_stale", [False, True])
+def test_rights_count_for_every_way_to_read(site: Site, reported: list[str], allowed_stale: bool) -> None:
+    """Named cursors, rows that are streamed, and reads for which stale is fine."""
+    with routing_session(), use_replicas() if allowed_stale else nullcontext():
+        assert len(list(Entry.objects.iterator(chunk_size=2))) == 1
+        with connections["replica1"].cursor() as cursor:
+            assert len(list(cursor.stream("SELECT id FROM guestbook_entry"))) == 1
+        assert {decision.alias for decision in current_decisions()} == {"default"}
+    assert reported == []
 
 
 def test_error_that_the_primary_shares_is_nobodys_lack_of_rights(site: Site, caplog: pytest.LogCaptureFixture) -> None:
