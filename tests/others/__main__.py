@@ -32,12 +32,12 @@ class Pair(NamedTuple):
     plain: dict[str, str]
     ours: dict[str, str]
     ran: dict[str, int]
-    checks_wrong: str
+    wrong: str
     seconds: float
 
     @property
     def is_well(self) -> bool:
-        return self.plain == self.ours and not self.checks_wrong
+        return self.plain == self.ours and not self.wrong
 
 
 def main() -> int:
@@ -62,6 +62,8 @@ def _go(cluster: Cluster, name: str) -> Pair:
     wanted, found = bare["wanted"], bare["checks"]
     wrong = "" if found == wanted else f"without what it needs the checks say {found}, not {wanted}"
     wrong = wrong or ("" if not ours["checks"] else f"the checks say {ours['checks']}")
+    if not (ours["is_read_from_primary"] or any(where.startswith("replica") for where in ours["ran"])):
+        wrong = wrong or "nothing was read from a replica"
     pair = Pair(name, ours["version"], len(ours["ended"]), _failed(plain), _failed(ours), ours["ran"], wrong, seconds)
     print(_line(pair), flush=True)
     return pair
@@ -99,8 +101,8 @@ def _report(pairs: list[Pair]) -> int:
         print(f"\n{pair.name}: {', '.join(f'{where} {count}' for where, count in pair.ran.items())}")
         for step in sorted({*pair.plain, *pair.ours}):
             print(f"  {step}: Django's engine: {pair.plain.get(step, 'well')}; ours: {pair.ours.get(step, 'well')}")
-        if pair.checks_wrong:
-            print(f"  {pair.checks_wrong}")
+        if pair.wrong:
+            print(f"  {pair.wrong}")
     unlike = [pair.name for pair in pairs if not pair.is_well]
     print(f"\n{len(pairs)} packages, {len(unlike)} that differ: {', '.join(unlike) or 'none'}")
     return 1 if unlike else 0

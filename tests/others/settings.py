@@ -1,4 +1,4 @@
-"""The project of one journey: `OTHERS_JOURNEY` names it, `OTHERS_MODE` says on which engine, and `OTHERS_SERVERS` where servers listen."""
+"""The project of one journey: `OTHERS_JOURNEY` names it, `OTHERS_MODE` says on which engine, `OTHERS_SERVERS` where servers listen."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ ALLOWED_HOSTS = ["*"]
 USE_TZ = True
 STATIC_URL = "static/"
 SITE_ID = 1
+MEDIA_ROOT = os.environ["OTHERS_FOLDER"]
 MIGRATION_MODULES = {"place": "place_migrations"}
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 ROOT_URLCONF = "tests.others.place.urls"

@@ -28,6 +28,7 @@ def main() -> None:
         (Path(folder) / MIGRATIONS).mkdir()
         (Path(folder) / MIGRATIONS / "__init__.py").touch()
         sys.path.append(folder)
+        os.environ["OTHERS_FOLDER"] = folder
         django.setup()
         _tell()
 
@@ -36,7 +37,12 @@ def _tell() -> None:
     from .settings import IS_OURS, MODE, journey
 
     result = {"checks": _checks()} if MODE == "bare" else _travel(journey, is_ours=IS_OURS)
-    print(json.dumps({"version": version(journey.PACKAGE), "wanted": [journey.CHECK] if hasattr(journey, "CHECK") else [], **result}))
+    of_journey = {
+        "version": version(journey.PACKAGE),
+        "wanted": [journey.CHECK] if hasattr(journey, "CHECK") else [],
+        "is_read_from_primary": getattr(journey, "IS_READ_FROM_PRIMARY", False),
+    }
+    print(json.dumps({**of_journey, **result}))
 
 
 def _checks() -> list[str]:

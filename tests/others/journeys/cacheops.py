@@ -12,6 +12,8 @@ PACKAGE = "django-cacheops"
 APPS = ["cacheops"]
 SETTINGS = {"CACHEOPS_REDIS": f"{SERVERS['redis']}/1", "CACHEOPS": {"place.*": {"ops": "all", "timeout": 600}}}
 CHECK = "django_pglb.W029"
+# By what it needs.
+IS_READ_FROM_PRIMARY = True
 
 __all__ = ["STEPS", "models", "urls"]
 

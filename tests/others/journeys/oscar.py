@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -20,14 +19,12 @@ CONTEXT_PROCESSORS = [
     "oscar.apps.communication.notifications.context_processors.notifications",
     "oscar.core.context_processors.metadata",
 ]
-MEDIA = Path(tempfile.gettempdir()) / "pglb-others-media"
 SETTINGS = {
     **{name: value for name, value in vars(oscar.defaults).items() if name.startswith("OSCAR_")},
     "OSCAR_INITIAL_ORDER_STATUS": "Pending",
     "OSCAR_INITIAL_LINE_STATUS": "Pending",
     "HAYSTACK_CONNECTIONS": {"default": {"ENGINE": "haystack.backends.simple_backend.SimpleEngine"}},
     "AUTHENTICATION_BACKENDS": ["oscar.apps.customer.auth_backends.EmailBackend", "django.contrib.auth.backends.ModelBackend"],
-    "MEDIA_ROOT": str(MEDIA),
     "TIME_ZONE": "UTC",
 }
 
@@ -44,18 +41,18 @@ def urls() -> list[Any]:
 
 
 def prepare() -> None:
+    from django.conf import settings
     from oscar.apps.address.models import Country
     from oscar.test.factories import create_product
     from PIL import Image
 
-    from ..settings import MODE
+    from ..settings import MEDIA_ROOT, MODE
 
     if MODE == "ours":
         from ..place.shop import count_views_for_nobody
 
         count_views_for_nobody()
-    MEDIA.mkdir(exist_ok=True)
-    Image.new("RGB", (8, 8)).save(MEDIA / SETTINGS["OSCAR_MISSING_IMAGE_URL"])
+    Image.new("RGB", (8, 8)).save(Path(MEDIA_ROOT) / settings.OSCAR_MISSING_IMAGE_URL)
     Country.objects.create(iso_3166_1_a2="GB", name="Great Britain", printable_name="Great Britain", is_shipping_country=True)
     for number in range(1, 5):
         create_product(title=f"Book {number}", price=10, num_in_stock=10)

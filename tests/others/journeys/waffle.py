@@ -8,6 +8,8 @@ PACKAGE = "django-waffle"
 APPS = ["waffle"]
 MIDDLEWARE = ["waffle.middleware.WaffleMiddleware"]
 CHECK = "django_pglb.W029"
+# By what it needs.
+IS_READ_FROM_PRIMARY = True
 
 
 def remedy(settings: dict[str, Any]) -> None:
