@@ -8,14 +8,18 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+import redis
 from celery.exceptions import SoftTimeLimitExceeded
 from django.contrib.sessions.backends.db import SessionStore
+from django.db import DatabaseError
 from django.http import HttpRequest, HttpResponse
 from django.test import RequestFactory
+from django_redis.exceptions import ConnectionInterrupted
 
 from django_pglb import current_decisions, routing_session, runtime
 from django_pglb.core.decision import Reason
 from django_pglb.middleware import LoadBalancingMiddleware
+from django_pglb.stores import is_trouble
 from django_pglb.testing import RedisServer
 
 from .fix_site import Site
@@ -140,3 +144,26 @@ def test_interrupted_capture_pins_who_wrote(site: Site) -> None:
     with routing_session(identity=ANN):
         assert Entry.objects.count() == 1
         assert {reason for _, reason, _ in current_decisions()} == {Reason.BEHIND}
+
+
+class PylibmcError(Exception):
+    """As the client library of a cache raises."""
+
+    __module__ = "pylibmc.exceptions"
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (ConnectionResetError(), True),
+        (DatabaseError(), True),
+        (redis.TimeoutError(), True),
+        (PylibmcError(), True),
+        (ConnectionInterrupted(None), True),
+        (SoftTimeLimitExceeded(), False),
+        (RuntimeError(), False),
+    ],
+)
+def test_trouble_is_what_systems_and_client_libraries_raise(error: Exception, expected: bool) -> None:
+    """Anything else is for somebody else."""
+    assert is_trouble(error) is expected

@@ -9,11 +9,12 @@ from __future__ import annotations
 from typing import Any
 
 from django.conf import settings
-from django.core.cache import caches
 from django.db import Error as DatabaseError
 from redis.exceptions import RedisError
 
 REDIS_ERRORS = (RedisError, OSError)
+# Those of Django's own caches, which no setting names.
+MEMCACHED_LIBRARIES = frozenset({"pymemcache", "pylibmc"})
 
 
 def is_trouble(error: Exception) -> bool:
@@ -23,11 +24,8 @@ def is_trouble(error: Exception) -> bool:
 
 def _packages() -> set[str]:
     """Return the packages that hold this project's caches and sessions, and the client libraries of these."""
-    backends = [caches[alias] for alias in settings.CACHES]
-    # Django's caches on memcached keep their library there.
-    libraries = [getattr(backend, "_lib", None) for backend in backends]
-    names = {_package(type(backend)) for backend in backends} | {getattr(library, "__name__", "") for library in libraries}
-    return names | {settings.SESSION_ENGINE.partition(".")[0]}
+    paths = [settings.SESSION_ENGINE, *(str(entry.get("BACKEND", "")) for entry in settings.CACHES.values())]
+    return {path.partition(".")[0] for path in paths} | MEMCACHED_LIBRARIES
 
 
 def _package(kind: type[Any]) -> str:
