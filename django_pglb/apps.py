@@ -12,7 +12,7 @@ class DjangoPglbConfig(AppConfig):
 
     def ready(self) -> None:
         """Register the checks and listen to Django. Imported here, since models and settings are complete only now."""
-        from . import checks, generic_prefetch, oversights, pickling, querysets, receivers, view_calls
+        from . import checks, oversights, pickling, receivers, seams
 
         # Under a tag of its own, and not under `database`: they open no connection, so they run with every `check`.
         register(checks.check, checks.TAG)
@@ -20,7 +20,5 @@ class DjangoPglbConfig(AppConfig):
         register(checks.check_stores, checks.TAG, deploy=True)
         receivers.connect()
         oversights.watch()
-        generic_prefetch.install()
-        view_calls.follow()
         pickling.register()
-        querysets.connect()
+        seams.install()

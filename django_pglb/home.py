@@ -35,9 +35,12 @@ def home_of(alias: str) -> str | None:
 def home_of_gone(alias: str, model: type[Model]) -> str:
     """Return where rows of `model` are read for somebody who names `alias`, which is not there: it may have been a replica's.
 
+    That is the primary of the model's cluster; a model of no cluster is left to Django, which says that there is no such alias.
     Nothing is written so: what says where to write has been written by people, and may be a slip.
     """
     home = router.db_for_write(model)
+    if get_runtime().config.home_of.get(home) != home:
+        return alias
     if alias not in _told:
         _told.add(alias)
         log.warning("%s is not in DATABASES, or not any more: what is to be read there is read from %s.", alias, home)

@@ -317,3 +317,16 @@ def test_dead_replica_is_not_missed_while_all_is_switched_off(site: Site, cached
             with transaction.atomic(using=alias):
                 assert Reader.objects.using(alias).count() == 1
         assert {use: outcome(do, copy.deepcopy(cached)) for use, (do, _) in USES.items()} == EXPECTED
+
+
+def test_slip_in_the_name_of_a_database_of_no_cluster_is_djangos_to_tell(site: Site) -> None:
+    """Who reads a model that belongs to no cluster by an alias that is not there hears what plain Django says."""
+    with override_settings(DATABASE_ROUTERS=["tests.corners.test_gone_aliases.Elsewhere"]), pytest.raises(ConnectionDoesNotExist):
+        Publication.objects.using("nowhere").count()
+
+
+class Elsewhere:
+    """Keeps all models in a database of no cluster."""
+
+    def db_for_write(self, model: type[Model], **_: Any) -> str:
+        return "elsewhere"

@@ -1,4 +1,4 @@
-"""Notes that Django is about to call the view of a request.
+"""`BaseHandler.make_view_atomic`: Django is about to call the view of a request.
 
 No middleware can see that: one below it may answer in the view's place, also in its `process_view`, which is asked after ours. The step
 that the handler takes between the last of them and the view, sync or async, is `make_view_atomic`; monitoring libraries step in there, too.
@@ -11,16 +11,16 @@ from typing import TYPE_CHECKING, Any
 
 from django.core.handlers.base import BaseHandler
 
-from .context import current_scope
+from ..context import current_scope
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 
-def follow() -> None:
+def install() -> None:
     """Let the unit of work of each request know when its view is called. Safe to call again."""
     step: Any = BaseHandler.make_view_atomic
-    if not hasattr(step, "pglb_follows"):
+    if not hasattr(step, "_pglb_seam"):
         BaseHandler.make_view_atomic = _following(step)  # type: ignore[method-assign]
 
 
@@ -34,5 +34,5 @@ def _following(step: Callable[..., Any]) -> Any:
                 unit.view_ran = True
         return step(handler, view)
 
-    make_view_atomic.pglb_follows = True  # type: ignore[attr-defined]
+    make_view_atomic._pglb_seam = True  # type: ignore[attr-defined]
     return make_view_atomic

@@ -1,6 +1,6 @@
-"""Tells the router whose relation is read when generic foreign keys are prefetched: Django gives it no hint there, as everywhere else.
+"""`get_prefetch_querysets` of generic foreign keys: tells the router whose relation is read, of which Django gives it a hint elsewhere.
 
-The one seam in Django that this package has outside its engines. Without it the objects that belong to rows from the primary would be
+Without it the objects that belong to rows from the primary would be
 looked for on a replica, and taken for missing where it is behind.
 """
 
@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from django.apps import apps
 
-from .conf import get_usable_config
-from .context import read_related_to
+from ..conf import get_usable_config
+from ..context import read_related_to
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
