@@ -11,6 +11,9 @@ from typing import Any
 
 import pytest
 from django.db import OperationalError, connections, transaction
+from django.http import HttpRequest, HttpResponse
+from django.test import Client, override_settings
+from django.urls import path
 
 from django_pglb import current_decisions, routing_session, runtime, use_replicas
 from django_pglb.backends.errors import ReadTimedOut
@@ -18,7 +21,7 @@ from django_pglb.core.decision import Reason
 from django_pglb.core.topology import HostState
 from django_pglb.testing import wait_until
 
-from .fix_site import Site
+from .fix_site import Served, Site
 from .guestbook.models import Entry
 from .test_failover import fill
 
@@ -155,6 +158,20 @@ def test_transaction_on_a_replica_is_not_timed(timed: Site) -> None:
     with routing_session(), use_replicas(), transaction.atomic(using="replica1"), connections["replica1"].cursor() as cursor:
         cursor.execute("SELECT count(*), (SELECT pg_sleep(2)) FROM guestbook_entry")
         assert cursor.fetchone() == (5, "")
+
+
+def test_read_in_a_views_unused_block_is_timed_as_well(timed: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`ATOMIC_REQUESTS` opens a transaction on the primary, in which the read is not."""
+    monkeypatch.setitem(connections.settings["default"], "ATOMIC_REQUESTS", True)
+
+    def page(request: HttpRequest) -> HttpResponse:
+        with stalled("replica1"):
+            return HttpResponse(count_by_orm())
+
+    with override_settings(ROOT_URLCONF=(path("page/", page),)):
+        response = Client().get("/page/")
+    assert response.content == b"5"
+    assert Served(response).decisions == [("replica2", Reason.FAILOVER, 1)]
 
 
 def test_without_a_timeout_nothing_is_timed(site: Site) -> None:

@@ -337,7 +337,7 @@ class LoadBalancedMixin(TransactionOfPrimary, EngineLayers, PreparedSessions):
         """
         if self._pglb_opens_by_engine and not for_us:
             return self._pglb_open_by_engine(name)
-        if self.health_check_enabled:
+        if self.health_check_enabled and not self.health_check_done:
             with self.pglb_in_time():
                 self.close_if_health_check_failed()
         if self.connection is None or self._pglb_owes_begin:
@@ -389,7 +389,8 @@ class LoadBalancedMixin(TransactionOfPrimary, EngineLayers, PreparedSessions):
 
         Not in a transaction, with which nobody else can go on.
         """
-        return (None if self.in_atomic_block else self.pglb_time_limit()) or nullcontext()
+        limit = None if self.pglb_read_timeout is None or self.pglb_has_own_transaction else self.pglb_time_limit()
+        return limit or nullcontext()
 
     def pglb_time_limit(self) -> AnswerInTime | None:
         """Return what a read on the connection that is open is timed by; None: by nothing."""

@@ -125,6 +125,8 @@ class TransactionOfPrimary(ViewBlock):
             self._pglb_means_itself = before
 
     def close_if_unusable_or_obsolete(self) -> None:
+        if self.connection is None:
+            return  # Django asks each alias as each request begins and ends
         before, self._pglb_means_itself = self._pglb_means_itself, True
         try:
             super().close_if_unusable_or_obsolete()
@@ -139,6 +141,8 @@ class TransactionOfPrimary(ViewBlock):
     # --- What its owner does ---
 
     def get_autocommit(self) -> bool:
+        if self._pglb_means_itself:
+            return super().get_autocommit()
         owner = self.pglb_transaction_owner()
         if owner.connection is None and owner.pglb_opens_views_block(self.alias):
             return True

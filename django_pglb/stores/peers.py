@@ -66,6 +66,9 @@ class Peers:
     def __init__(self) -> None:
         self._must_say = False
         self._has_told = False
+        self._known: tuple[Any, str] | None = None
+        """What was heard last by which secret, while it holds that this process has said enough: nearly every load hears the same."""
+        self._holds_until = 0.0
 
     def say(self, key: str, *, in_any_case: bool = False) -> list[Command]:
         """Return what is to be sent beside something else: only where this process has found that it must."""
@@ -77,9 +80,13 @@ class Peers:
 
     def hear(self, stored: Any, *, has_just_said: bool = False) -> None:
         """Find out from what is `stored` whether something is to be said again, and log once if somebody has another secret."""
-        me, others = myself(), read(stored)
-        is_said = has_just_said or any(other.secret == me.secret and other.seen > me.seen - SECONDS_BETWEEN for other in others)
-        self._must_say = not is_said
+        heard = (stored, str(settings.SECRET_KEY))
+        if heard == self._known and time.time() < self._holds_until:
+            return
+        me = myself()
+        seen = max((other.seen for other in read(stored) if other.secret == me.secret), default=0)
+        self._known, self._holds_until = heard, seen + SECONDS_BETWEEN
+        self._must_say = not (has_just_said or seen > me.seen - SECONDS_BETWEEN)
         if not self._has_told and has_strangers(stored):
             self._has_told = True
             log.error(DIFFER)
@@ -94,8 +101,7 @@ def has_strangers(stored: Any) -> bool:
 def key_of_site(primary: str) -> str:
     """Return what tells the processes of a site that use this cluster from others in the same Redis, whatever secrets they have."""
     database = settings.DATABASES.get(primary, {})
-    site = "\n".join([primary, *(str(database.get(name) or "") for name in ("NAME", "HOST", "PORT"))])
-    return hashlib.sha256(site.encode()).hexdigest()[:40]
+    return _digest(primary, database.get("NAME"), database.get("HOST"), database.get("PORT"))
 
 
 def read(stored: Any) -> list[Said]:
@@ -108,6 +114,11 @@ def myself() -> Said:
     """Return what this process says now."""
     known = frozenset(_fingerprint(str(secret)) for secret in settings.SECRET_KEY_FALLBACKS)
     return Said(_fingerprint(str(settings.SECRET_KEY)), int(time.time()), known)
+
+
+@lru_cache(maxsize=64)
+def _digest(*parts: object) -> str:
+    return hashlib.sha256("\n".join(str(part or "") for part in parts).encode()).hexdigest()[:40]
 
 
 @lru_cache(maxsize=16)
