@@ -5,19 +5,21 @@ from __future__ import annotations
 import hashlib
 import threading
 from contextlib import nullcontext
+from threading import get_ident
 from typing import TYPE_CHECKING, Any
 
 from django.conf import settings
 from django.contrib.auth import SESSION_KEY
+from django.db import DataError
 from django.utils.functional import LazyObject
 
-from .core.asker import Asker
+from .core.asker import BEING_FOUND, FOUND, Asker
 from .core.routing_session import UNBOUND
 from .forks import after_fork
 from .glance import glancing
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Mapping
 
     from django.http import HttpRequest
 
@@ -135,6 +137,8 @@ class RequestIdentities:
         self._token: str | None = request.META.get("HTTP_AUTHORIZATION")
         self._resolved: Identity | None = None
         """The user who is on the request."""
+        self._asking: int | None = None
+        """The thread that looks who that is."""
 
     def known(self) -> tuple[Identity, ...]:
         if self._known is None:
@@ -152,12 +156,24 @@ class RequestIdentities:
         return self._known + self._guessed + self._added
 
     def asker(self) -> Asker:
-        """Act for the user who is on the request by now, if anybody has put one there or asked for it. The look itself costs no query."""
+        """Act for the user who is on the request by now, if anybody has put one there or asked for it. The look itself costs no query.
+
+        A class that is not Django's may run one all the same: who it is cannot be asked for that.
+        """
+        thread = get_ident()
+        if self._asking == thread:
+            return BEING_FOUND
+        self._asking = thread
+        try:
+            return self._find_asker()
+        finally:
+            self._asking = None
+
+    def _find_asker(self) -> Asker:
         attributes = vars(self._request)
         user = found = attributes.get("user")
         if isinstance(user, LazyObject):
-            # Its own way to them is a detour through Python.
-            asker = Asker(attributes, user, object.__getattribute__(user, "__dict__"))
+            asker = Asker(attributes, user, _innermost(user))
             found = asker.found
         else:
             asker = Asker(attributes, user)
@@ -248,6 +264,17 @@ class RequestIdentities:
                 session_owners.remember(session.session_key, user_id)
 
 
+def _innermost(user: LazyObject[Any]) -> Mapping[str, object]:
+    """Return the attributes of what `user` has turned out to be, as far as that is lazy again; of itself before anybody has asked."""
+    while True:
+        # Its own way to them is a detour through Python.
+        attributes: Mapping[str, object] = object.__getattribute__(user, "__dict__")
+        found = attributes[FOUND]
+        if not isinstance(found, LazyObject):
+            return attributes
+        user = found
+
+
 def _owner_of(session: Any) -> tuple[str | None, bool]:
     """Return the id of the user whose session it is, if it has one, and whether there is no such session."""
     # Looking is not using: a session marked as accessed would add `Vary: Cookie` to the response, and one that was found to be unknown
@@ -257,6 +284,9 @@ def _owner_of(session: Any) -> tuple[str | None, bool]:
     try:
         with glancing() if _can_be_read_again(session) else nullcontext() as glance:
             user_id = session.get(SESSION_KEY)
+    except DataError:
+        # No row can have such a key, as one with a NUL. Whoever uses the session is told so by the database.
+        return None, True
     finally:
         session.accessed = accessed
     was_found_unknown = not was_loaded and (session.session_key, session.modified) != (session_key, modified)

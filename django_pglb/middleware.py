@@ -28,6 +28,9 @@ if TYPE_CHECKING:
 
     from .pointers import Saved
 
+# What answers those who must say who they are. An API whose first way to do so is the session answers 403 to a wrong token, too.
+REFUSED = frozenset({HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN})
+
 
 class LoadBalancingMiddleware:
     """Put it first in `MIDDLEWARE`, at least above `SessionMiddleware`: what that saves must be covered by the pointer.
@@ -106,7 +109,7 @@ class LoadBalancingMiddleware:
         return routing
 
     def _must_save(self, response: HttpResponseBase, routing: RoutingSession) -> bool:
-        routing.was_refused = response.status_code == HTTPStatus.UNAUTHORIZED
+        routing.was_refused = response.status_code in REFUSED
         if keep_streaming(response, routing):
             return pointers.may_have_written(routing) or pointers.must_save(routing)
         return self._must_save_at_end(routing)

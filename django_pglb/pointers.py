@@ -47,6 +47,8 @@ def note_write(primary: str, *, outcome_unknown: bool = False, may_be_committed:
     scope = current_scope()
     if scope.routing is None or scope.ignore_writes:
         return
+    for unit in (scope.routing, *scope.routing.around()):
+        unit.identities.asker()  # who is on the request now need not be there any more when that is saved
     if may_be_committed or outcome_unknown:
         scope.routing.note_may_be_committed(primary)
     cluster = scope.routing.cluster(primary)

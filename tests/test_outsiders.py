@@ -112,7 +112,7 @@ def start_session(request: HttpRequest) -> HttpResponse:
 def ask_for_token(request: HttpRequest) -> HttpResponse:
     """Look up the token that came, as APIs do."""
     is_known = Entry.objects.filter(text=request.headers["Authorization"]).exists()
-    return HttpResponse(status=200 if is_known else 401)
+    return HttpResponse(status=200 if is_known else int(request.GET.get("status", 401)))
 
 
 def peek_at_session(request: HttpRequest) -> JsonResponse:
@@ -188,7 +188,7 @@ REQUESTS: dict[str, tuple[Callable[[], Client], str, str]] = {
     "`POST` by `replica_reads()`, with a made-up session": (with_session, "post", "/search/"),
     "`POST` that reads, of nobody": (visitor, "post", "/newest/"),
     "`POST` that reads its made-up session": (with_session, "post", "/peek_at_session/"),
-    "`POST` that looks up its made-up token, and answers 401": (with_token, "post", "/ask_for_token/"),
+    "`POST` that looks up its made-up token, and answers 401 or 403": (with_token, "post", "/ask_for_token/?status=403"),
     "`POST` that writes, of nobody": (visitor, "post", "/write/"),
     "`POST` that writes, with a made-up session": (with_session, "post", "/write/"),
     "`POST` that writes, with a made-up token": (with_token, "post", "/write/"),
@@ -245,6 +245,23 @@ def test_nothing_is_kept_under_a_session_that_is_not_there(site: Site, settings:
     visitor({"sessionid": MADE_UP}).post(path)
     assert runtime.get_runtime().load("default", [("session", MADE_UP)])[0].pointer is None
     assert [key for key in site.pointer_keys() if key.startswith("pglb")] == []
+
+
+@pytest.mark.parametrize("engine", ["db", "cached_db"])
+def test_session_key_that_no_row_can_have_is_nobodys(site: Site, settings: Any, engine: str, caplog: pytest.LogCaptureFixture) -> None:
+    """The database refuses to look for a NUL. That is no trouble of the site's, and keeps no page on the primary."""
+    settings.SESSION_ENGINE = f"django.contrib.sessions.backends.{engine}"
+    outsider = visitor(raise_request_exception=False)
+    outsider.cookies.load(f'sessionid="{MADE_UP}\\000"')
+    keys, mark = site.redis.dbsize(), site.log_end("default")
+    assert outsider.post("/nothing/").status_code == 200
+    assert (site.redis.dbsize(), site.statements("default", mark)) == (keys, [])
+    assert Served(outsider.get("/newest/")).reasons == {Reason.REPLICA}
+    assert outsider.post("/write/").status_code == 200
+    assert site.pointer_keys() == []
+    # As without this package.
+    assert outsider.get("/peek_at_session/").status_code == 500
+    assert not [record for record in caplog.records if record.name.startswith("django_pglb")]
 
 
 @pytest.mark.parametrize("path", ["/write/", "/write/?text=x"])

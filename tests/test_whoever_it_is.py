@@ -45,6 +45,7 @@ def named(request: Any) -> User | None:
 def entries(request: Any) -> JsonResponse:
     if request.method == "POST":
         Entry.objects.create(text=request.user.get_username())
+        return JsonResponse({})
     return JsonResponse({"entries": list(Entry.objects.values_list("text", flat=True))})
 
 
@@ -74,6 +75,43 @@ def lazily(request: HttpRequest) -> JsonResponse:
     Entry.objects.exists()
     request.user.is_authenticated  # noqa: B018 - finds out
     return entries(request)
+
+
+def lazily_twice(request: HttpRequest) -> JsonResponse:
+    """Who is found is lazy again."""
+    user = SimpleLazyObject(lambda: named(request) or AnonymousUser())
+    request.user = SimpleLazyObject(lambda: user)  # type: ignore[assignment]
+    Entry.objects.exists()
+    request.user.is_authenticated  # noqa: B018 - finds out
+    return entries(request)
+
+
+class Proxy:
+    """Lazy as other packages are: whatever is asked of it runs a query."""
+
+    def __init__(self, request: HttpRequest) -> None:
+        self._request = request
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(named(self._request) or AnonymousUser(), name)
+
+    __class__ = property(lambda self: type(named(self._request)))  # type: ignore[assignment]
+
+
+def by_proxy(request: HttpRequest) -> JsonResponse:
+    Entry.objects.exists()
+    request.user = Proxy(request)  # type: ignore[assignment]
+    Entry.objects.exists()
+    return entries(request)
+
+
+def for_a_while(request: HttpRequest) -> JsonResponse:
+    """As a decorator may do it: nobody is there when this is saved."""
+    before, request.user = request.user, named(request) or AnonymousUser()
+    try:
+        return entries(request)
+    finally:
+        request.user = before
 
 
 async def in_coroutine(request: HttpRequest) -> JsonResponse:
@@ -129,13 +167,17 @@ def many(request: HttpRequest) -> JsonResponse:
     return JsonResponse({})
 
 
-VIEWS = [in_view, within_unit, stale_user, lazily, in_coroutine, by_middleware, impersonate, many, sign_in]
+WAYS = [in_view, within_unit, stale_user, lazily, lazily_twice, by_proxy, for_a_while]
+VIEWS = [*WAYS, in_coroutine, by_middleware, impersonate, many, sign_in]
 urlpatterns = [*(path(f"{view.__name__}/", view) for view in VIEWS), path("by_class/", by_class)]
 
 
 @pytest.fixture(autouse=True)
 def _middleware(site: Site, settings: Any) -> None:
     settings.MIDDLEWARE = [*settings.MIDDLEWARE, f"{__name__}.KeyMiddleware"]
+
+
+BY_VIEW = [*(view.__name__ for view in WAYS), "by_class", "by_middleware"]
 
 
 def with_cookie() -> Client:
@@ -158,7 +200,7 @@ CLIENTS: dict[str, tuple[Callable[[], Client], str]] = {
 
 
 @pytest.mark.parametrize("by", CLIENTS)
-@pytest.mark.parametrize("view", ["in_view", "within_unit", "stale_user", "lazily", "by_class", "by_middleware"])
+@pytest.mark.parametrize("view", BY_VIEW)
 def test_whoever_was_found_sees_what_they_wrote(site: Site, user: User, by: str, view: str) -> None:
     """Without a cookie jar, an Authorization header, or a word to us; somebody else reads a replica."""
     client, query = CLIENTS[by][0](), CLIENTS[by][1]

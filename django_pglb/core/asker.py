@@ -38,3 +38,6 @@ class Asker:
 
 NO_REQUEST = Asker({})
 """Of a unit of work that is no request: whom it acts for is said."""
+
+BEING_FOUND = Asker({"user": object()})
+"""Of a read that looks for whoever is on the request: it does not hold for any other read."""

@@ -433,7 +433,7 @@ class RoutingSession:
         self.view_ran = False
         """Django has called the view of this request, whose method is unsafe: nobody else has answered in its place."""
         self.was_refused = False
-        """The response is that whoever sent this request must say who they are (401)."""
+        """The response is that whoever sent this request must say who they are (401), or may not do this (403)."""
         self.down_at_start: frozenset[str] = frozenset()
         """Primaries that were known to be down when it began, so that nobody can have written to them unseen."""
         self.outside_at_start: Mapping[str, int] = {}
