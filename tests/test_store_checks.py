@@ -116,6 +116,15 @@ def test_keys_that_a_user_may_not_touch_are_named(redis_server: RedisServer) -> 
     assert "~pglb:1:*" in report.why
 
 
+def test_user_who_is_not_let_in_is_no_outage(redis_server: RedisServer) -> None:
+    """The server answers: with a word about the password, or about what connecting to a database of it takes."""
+    with as_user(redis_server, *NEEDED, "-select") as url:
+        report = look(url.replace("/0", "/1"))
+        assert (report.state, report.why.endswith("): ACL SETUSER weak +select")) == ("refusing", True)
+        report = look(url.replace("secret", "wrong"))
+        assert (report.state, report.why.startswith("refuses to be connected to (invalid username-password pair")) == ("refusing", True)
+
+
 def test_redis_without_info_is_well(redis_server: RedisServer) -> None:
     """Only advice needs it."""
     with as_user(redis_server, *NEEDED, "-info") as url:

@@ -14,7 +14,7 @@ from .eviction import eviction_advice
 from .memory import KEYS, WELL, probe
 from .peers import DIFFER, Peers, has_strangers
 from .recovery import Condition, Recovery
-from .rights import NO_INFO, attempts, refusal
+from .rights import NO_INFO, NOT_LET_IN, attempts, no_entry, refusal
 from .trouble import REDIS_ERRORS
 
 if TYPE_CHECKING:
@@ -96,6 +96,8 @@ class RedisPointers:
                 return StoreReport(name=name, state=STORE_REFUSING, why=why)
             answer, said = self._execute([memory.ask, ("GET", memory.peers)])
             advice = (*((DIFFER,) if has_strangers(said) else ()), *self._advice())
+        except NOT_LET_IN as error:
+            return StoreReport(name=name, state=STORE_REFUSING, why=no_entry(error, user=self._client.user))
         except REDIS_ERRORS as error:
             return StoreReport(name=name, state=STORE_OFFLINE, why=f"does not answer: {type(error).__name__}")
         return StoreReport(name=name, state=STORE_ONLINE, why="" if answer == WELL else IS_NEW, advice=advice)

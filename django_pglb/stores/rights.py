@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Any
 
-from redis.exceptions import NoPermissionError, ReadOnlyError, ResponseError
+from redis.exceptions import AuthenticationError, NoPermissionError, ReadOnlyError, ResponseError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -13,6 +14,8 @@ if TYPE_CHECKING:
 
 RIGHTS = "+mget +get +set +type +exists +eval"
 NO_INFO = "This user may not call INFO, so nobody can tell whether this Redis forgets pointers to make room: +info."
+# What the client library raises for a user who is not let in, and for one who may not do what connecting takes, as SELECT.
+NOT_LET_IN = (AuthenticationError, NoPermissionError)
 READ_ONLY = "is a read-only copy: LOCATION must name its master, or the sentinels that know it"
 
 
@@ -50,3 +53,10 @@ def refusal(names: Sequence[str], answers: Sequence[Any], *, user: str, keys: st
     if isinstance(errors[0], NoPermissionError) or "script" in why:
         return f"refuses {commands} ({why}): ACL SETUSER {user} {RIGHTS} ~{keys}*"
     return f"refuses {commands} ({why}): the site needs {RIGHTS.replace('+', '').upper()}"
+
+
+def no_entry(error: Exception, *, user: str) -> str:
+    """Return why nobody is let in, by one of `NOT_LET_IN`."""
+    why = str(error).rstrip(".")
+    command = re.search(r"run the '(\w+)", why)
+    return f"refuses to be connected to ({why})" + (f": ACL SETUSER {user} +{command[1]}" if command else "")
