@@ -10,7 +10,7 @@ from django.conf import settings
 from django.test import override_settings
 
 from django_pglb.core.routing_session import UNBOUND
-from django_pglb.stores import CacheStore, MemoryLost, StoreError
+from django_pglb.stores import CacheStore, MemoryLost, StoreError, peers
 from django_pglb.stores.peers import DIFFER
 from django_pglb.testing import RedisServer, wait_until
 
@@ -129,6 +129,13 @@ def differs(store: CacheStore) -> bool:
 OURS = settings.SECRET_KEY
 
 
+@pytest.fixture
+def attentive(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each load reads what the peers say."""
+    monkeypatch.setattr(peers, "SECONDS_BETWEEN_LOOKS", 0.0)
+
+
+@pytest.mark.usefixtures("attentive")
 def test_process_with_another_secret_is_noticed_by_both(make_store: MakeStore, caplog: pytest.LogCaptureFixture) -> None:
     """Neither finds what the other has saved. The first one is told when it asks again."""
     store, other = make_store(), make_store()
@@ -147,6 +154,7 @@ def test_process_with_another_secret_is_noticed_by_both(make_store: MakeStore, c
     assert [record.message for record in caplog.records] == [DIFFER] * 2
 
 
+@pytest.mark.usefixtures("attentive")
 @pytest.mark.parametrize("new_first", [True, False])
 def test_secret_that_is_being_changed_is_no_other_one(make_store: MakeStore, caplog: pytest.LogCaptureFixture, new_first: bool) -> None:
     """Processes with the former one go on for a while, and cannot know the new one."""
@@ -159,6 +167,7 @@ def test_secret_that_is_being_changed_is_no_other_one(make_store: MakeStore, cap
     assert caplog.records == []
 
 
+@pytest.mark.usefixtures("attentive")
 def test_other_site_in_the_same_redis_may_have_another_secret(
     make_store: MakeStore, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -173,6 +182,7 @@ def test_other_site_in_the_same_redis_may_have_another_secret(
     assert caplog.records == []
 
 
+@pytest.mark.usefixtures("attentive")
 def test_what_is_said_to_peers_costs_no_message_and_ends_with_them(redis_server: RedisServer, store: CacheStore) -> None:
     """It travels with a load or a save where it is missing, and is forgotten minutes after the last process."""
     with admin(redis_server) as client:
@@ -188,6 +198,7 @@ def test_what_is_said_to_peers_costs_no_message_and_ends_with_them(redis_server:
         assert 0 < client.pttl(key) <= 180_000
 
 
+@pytest.mark.usefixtures("attentive")
 @pytest.mark.parametrize("stored", [b"nonsense", b"\n\n 1 2", b"\xff" * 100, b"0" * 5000])
 def test_nonsense_in_the_place_of_what_peers_say_is_nobodys_trouble(redis_server: RedisServer, store: CacheStore, stored: bytes) -> None:
     """It gives way."""
@@ -197,3 +208,20 @@ def test_nonsense_in_the_place_of_what_peers_say_is_nobodys_trouble(redis_server
         assert [loaded(store, [ANN]) for _ in range(3)] == [UNBOUND] * 3
         assert b"nonsense" not in client.get(key)
     assert not differs(store)
+
+
+def test_pointers_are_read_alone_as_long_as_the_peers_were_heard(make_store: MakeStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What they say is read with the first load, and again after a while."""
+    asked: list[int] = []
+    store = make_store()
+    store.vouch("default")
+    client = store._pointers._client
+    ask = client.ask
+    monkeypatch.setattr(client, "ask", lambda commands: asked.append(len(commands[0])) or ask(commands))
+    for _ in range(4):
+        loaded(store, [ANN])
+    # MGET, ann's key and the memory's; the first time the peers' as well.
+    assert asked == [4, 3, 3, 3]
+    monkeypatch.setattr(store._pointers._peers, "_look_at", 0.0)
+    loaded(store, [ANN])
+    assert asked[-1] == 4

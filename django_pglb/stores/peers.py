@@ -18,11 +18,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from django.conf import settings
 
 if TYPE_CHECKING:
-    from .memory import Command
+    from .memory import Command, Memory
 
 log = logging.getLogger("django_pglb.store")
 
 SECONDS_BETWEEN = 60
+# What others say is read so often, not with each load: it has no hurry, and would cost a page as much as a pointer does.
+SECONDS_BETWEEN_LOOKS = 2.0
 # Three times as long, so that one that is late is not missed.
 LIFE_SECONDS = 180
 
@@ -66,27 +68,25 @@ class Peers:
     def __init__(self) -> None:
         self._must_say = False
         self._has_told = False
-        self._known: tuple[Any, str] | None = None
-        """What was heard last by which secret, while it holds that this process has said enough: nearly every load hears the same."""
-        self._holds_until = 0.0
+        self._look_at = 0.0
 
-    def say(self, key: str, *, in_any_case: bool = False) -> list[Command]:
+    def is_due(self) -> bool:
+        """Say whether what is stored is to be read now."""
+        return self._must_say or time.monotonic() >= self._look_at
+
+    def say(self, memory: Memory, *, in_any_case: bool = False) -> list[Command]:
         """Return what is to be sent beside something else: only where this process has found that it must."""
         if not (self._must_say or in_any_case):
             return []
         self._must_say = False
         me = myself()
-        return [("EVAL", _SAY, 1, key, me.secret, me.seen, LIFE_SECONDS, ",".join(sorted(me.known)))]
+        return [("EVAL", _SAY, 1, memory.peers, me.secret, me.seen, LIFE_SECONDS, ",".join(sorted(me.known)))]
 
     def hear(self, stored: Any, *, has_just_said: bool = False) -> None:
         """Find out from what is `stored` whether something is to be said again, and log once if somebody has another secret."""
-        heard = (stored, str(settings.SECRET_KEY))
-        if heard == self._known and time.time() < self._holds_until:
-            return
-        me = myself()
-        seen = max((other.seen for other in read(stored) if other.secret == me.secret), default=0)
-        self._known, self._holds_until = heard, seen + SECONDS_BETWEEN
-        self._must_say = not (has_just_said or seen > me.seen - SECONDS_BETWEEN)
+        me, others = myself(), read(stored)
+        is_said = has_just_said or any(other.secret == me.secret and other.seen > me.seen - SECONDS_BETWEEN for other in others)
+        self._must_say, self._look_at = not is_said, time.monotonic() + SECONDS_BETWEEN_LOOKS
         if not self._has_told and has_strangers(stored):
             self._has_told = True
             log.error(DIFFER)
@@ -101,7 +101,8 @@ def has_strangers(stored: Any) -> bool:
 def key_of_site(primary: str) -> str:
     """Return what tells the processes of a site that use this cluster from others in the same Redis, whatever secrets they have."""
     database = settings.DATABASES.get(primary, {})
-    return _digest(primary, database.get("NAME"), database.get("HOST"), database.get("PORT"))
+    site = "\n".join([primary, *(str(database.get(name) or "") for name in ("NAME", "HOST", "PORT"))])
+    return hashlib.sha256(site.encode()).hexdigest()[:40]
 
 
 def read(stored: Any) -> list[Said]:
@@ -114,11 +115,6 @@ def myself() -> Said:
     """Return what this process says now."""
     known = frozenset(_fingerprint(str(secret)) for secret in settings.SECRET_KEY_FALLBACKS)
     return Said(_fingerprint(str(settings.SECRET_KEY)), int(time.time()), known)
-
-
-@lru_cache(maxsize=64)
-def _digest(*parts: object) -> str:
-    return hashlib.sha256("\n".join(str(part or "") for part in parts).encode()).hexdigest()[:40]
 
 
 @lru_cache(maxsize=16)

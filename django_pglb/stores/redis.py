@@ -49,9 +49,12 @@ class RedisPointers:
             raise self._refused()
         try:
             # The memory last: what is lost after a pointer was read does not matter.
-            saying = self._peers.say(memory.peers)
-            *values, said, answer = self._get([*keys, memory.peers, memory.key], beside=saying)
-            self._peers.hear(said, has_just_said=bool(saying))
+            if self._peers.is_due():
+                saying = self._peers.say(memory)
+                *values, said, answer = self._get([*keys, memory.peers, memory.key], beside=saying)
+                self._peers.hear(said, has_just_said=bool(saying))
+            else:
+                *values, answer = self._get([*keys, memory.key])
             if answer != WELL:
                 (answer,) = self._execute([memory.settle])
         except REDIS_ERRORS as error:
@@ -66,7 +69,7 @@ class RedisPointers:
         if self.recovery.refuses_saves(saves, _loss(memory)):
             raise self._refused()
         try:
-            self._execute([save.command for save in saves], beside=self._peers.say(memory.peers))
+            self._execute([save.command for save in saves], beside=self._peers.say(memory))
         except REDIS_ERRORS as error:
             raise self._failed(memory, error, saves) from error
         except BaseException:
@@ -83,7 +86,7 @@ class RedisPointers:
     def vouch(self, memory: Memory) -> None:
         """Declare that nothing was lost. Raises `StoreError`."""
         try:
-            self._execute([memory.vouch], beside=self._peers.say(memory.peers, in_any_case=True))
+            self._execute([memory.vouch], beside=self._peers.say(memory, in_any_case=True))
         except REDIS_ERRORS as error:
             raise self._silent(error) from error
 
