@@ -393,6 +393,37 @@ def test_all_rows_are_deleted_and_changed(stale: Publication) -> None:
     assert Remark.objects.using("default").count() == 0
 
 
+def test_what_depends_on_a_deleted_object_goes_with_it(stale: Publication) -> None:
+    """Also what the replica has not got, which PostgreSQL would not leave without its object."""
+    Publication.objects.using("default").update(editor=Reader.objects.create(name="ann"))
+    with routing_session():
+        ann = Reader(pk=Reader.objects.using("default").get().pk)
+        assert Publication.objects.using(REPLICA).get().editor_id is None
+        ann.delete(using=stale._state.db)
+    assert (Publication.objects.using("default").count(), Remark.objects.using("default").count()) == (0, 0)
+
+
+def test_subquery_of_a_write_may_name_a_replica(stale: Publication) -> None:
+    """It is part of one statement, which runs on the primary."""
+    with routing_session():
+        assert stale.remarks.filter(pk__in=stale.remarks.filter(text__in="ac")).update(text="x") == 2
+        assert stale.remarks.exclude(pk__in=Remark.objects.using("replica2").filter(text="x")).delete()[0] == 1
+    assert Remark.objects.using("default").count() == 2
+
+
+def test_subquery_may_name_a_replica_that_is_not_asked(stale: Publication) -> None:
+    """It is answered where the query is, now and later."""
+    with routing_session():
+        query = Remark.objects.filter(pk__in=stale.remarks.all())
+        assert query.all().count() == 2
+        Reader.objects.create(name="ann")
+        assert query.all().count() == 3
+        with transaction.atomic(using=REPLICA):
+            assert query.all().count() == 3
+    with routing_session():
+        assert query.all().count() == 2
+
+
 def test_prefetched_relation_makes_nothing_twice(paused: Site) -> None:
     """It is bound to where it was read."""
     paused.resume_replay()
@@ -717,6 +748,27 @@ def test_view_is_one_transaction(site: Site, method: str) -> None:
     visit(Client(), regret, method)
     assert names() == ["ann"]
     assert (connection.in_atomic_block, transaction.get_autocommit()) == (False, True)
+
+
+@pytest.mark.usefixtures("atomic_requests")
+@pytest.mark.parametrize("method", ["get", "post"])
+def test_view_without_a_block(site: Site, method: str) -> None:
+    """`@non_atomic_requests` names the primary alone, and means its replicas, too."""
+
+    @transaction.non_atomic_requests
+    def write(request: HttpRequest) -> JsonResponse:
+        assert not connection.in_atomic_block
+        with transaction.atomic(durable=True):
+            add("ann", "default")
+        with suppress(IntegrityError), transaction.atomic(using=REPLICA):
+            add("bob", REPLICA)
+            add("ann", REPLICA)
+        assert names() == ["ann"]
+        raise ValueError
+
+    with pytest.raises(ValueError, match=r"^$"):
+        visit(Client(), write, method)
+    assert names() == ["ann"]
 
 
 # --- Threads ---

@@ -9,7 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import pytest
@@ -157,6 +157,24 @@ def test_transaction_on_one_leaves_reads_of_the_other_alone(clusters: Clusters) 
     with routing_session(), transaction.atomic(using=ARCHIVE):
         assert both() == (None, None)
         assert decided() == {"default": ENTRY_FROM_REPLICA, ARCHIVE: {(ARCHIVE, Reason.TRANSACTION)}}
+
+
+@pytest.mark.parametrize("using", ["archive1", "replica1"])
+def test_block_by_a_replicas_alias_is_its_own_primarys(clusters: Clusters, using: str) -> None:
+    """What is written in the other cluster meanwhile stays."""
+    with routing_session():
+        with suppress(ValueError), transaction.atomic(using=using):
+            Author.objects.using("archive1").create(name="new")
+            Entry.objects.using("replica1").create(text="new")
+            assert (connections["default"].in_atomic_block, connections[ARCHIVE].in_atomic_block) == (using != "archive1", using == "archive1")
+            raise ValueError
+        assert both() == ((None, "new") if using == "replica1" else ("new", None))
+
+
+def test_subquery_that_names_a_replica_of_the_other_cluster_is_refused(clusters: Clusters) -> None:
+    """As one on any other database: it would find that cluster's rows."""
+    with routing_session(), pytest.raises(ValueError, match="different databases"):
+        Entry.objects.filter(text__in=Author.objects.using("archive1").values("name")).count()
 
 
 def test_overrides_apply_to_both(clusters: Clusters) -> None:

@@ -31,9 +31,14 @@ def _at_home(alias_of: Any) -> Any:
         alias: str = alias_of(queryset)
         if not queryset._for_write:
             return alias if alias in connections.settings else home_of_gone(alias, queryset.model)
-        if get_usable_config().home_of.get(alias, alias) == alias:
-            return alias
-        return connection_to(alias).pglb_transaction_owner().alias
+        return where_written(alias)
 
     db._pglb_seam = True  # type: ignore[attr-defined]
     return db
+
+
+def where_written(alias: str) -> str:
+    """Return the alias whose transaction it would be in which something is written by the name of `alias`."""
+    if get_usable_config().home_of.get(alias, alias) == alias:
+        return alias
+    return connection_to(alias).pglb_transaction_owner().alias
