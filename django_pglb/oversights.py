@@ -31,7 +31,8 @@ def watch() -> None:
 
 def look(**_: object) -> None:
     """Log each thing that keeps requests or queries away from replicas."""
-    request_started.disconnect(dispatch_uid=UID)
+    if not request_started.disconnect(dispatch_uid=UID):
+        return  # another thread does
     config = conf.get_usable_config()
     for problem in find_door_problems(config) if config.replicas else ():
         if problem.is_error:

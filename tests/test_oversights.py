@@ -67,6 +67,14 @@ def test_missing_middleware_is_logged_once(site: Site, caplog: pytest.LogCapture
     assert ours in line
 
 
+def test_first_requests_of_several_threads_log_it_once(site: Site, caplog: pytest.LogCaptureFixture) -> None:
+    """Each of them may have been told of its request before any has looked."""
+    with override_settings(MIDDLEWARE=settings.MIDDLEWARE[1:]):
+        for _ in range(2):
+            oversights.look()
+    assert len(said(caplog)) == 1
+
+
 def test_missing_router_is_logged_once(site: Site, caplog: pytest.LogCaptureFixture, routers: Any) -> None:
     """The same."""
     with routers():
