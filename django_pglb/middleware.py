@@ -14,6 +14,7 @@ from django.core.exceptions import ImproperlyConfigured
 
 from . import pointers, runtime
 from .carriers import hand_over, read_carried
+from .conf import get_usable_config
 from .context import current_scope, open_request, open_routing, was_opened
 from .core.routing_session import RoutingSession
 from .forks import begin_anew_if_forked
@@ -87,7 +88,7 @@ class LoadBalancingMiddleware:
             databases = settings.DATABASES
             aliases = runtime.get_runtime().config.primary_of
             atomic = [alias for alias in aliases if databases.get(alias, {}).get("ATOMIC_REQUESTS")]
-            routing.view_atomic = frozenset(atomic).difference(getattr(view, "_non_atomic_requests", ()))
+            routing.view_atomic = frozenset(atomic).difference(exempt_from_atomic(view))
 
     def _open(self, request: HttpRequest) -> RoutingSession | None:
         begin_anew_if_forked()
@@ -131,3 +132,14 @@ class LoadBalancingMiddleware:
             if timing:
                 response.headers["Server-Timing"] = ", ".join(timing)
         return response
+
+
+def exempt_from_atomic(view: Callable[..., Any]) -> set[str]:
+    """Return the aliases for which Django opens no block around `view`, as `@non_atomic_requests` says.
+
+    With a primary these are all of its cluster, since a block by a replica's alias would be the primary's: Django is told so on the view.
+    """
+    exempt: set[str] = getattr(view, "_non_atomic_requests", set())
+    if exempt:
+        exempt.update([alias for alias, home in get_usable_config().home_of.items() if home in exempt])
+    return exempt

@@ -1,4 +1,4 @@
-"""`BaseHandler.make_view_atomic`: Django is about to call the view of a request.
+"""`BaseHandler.make_view_atomic`: Django is about to call the view of a request, and opens the blocks of `ATOMIC_REQUESTS` around it.
 
 No middleware can see that: one below it may answer in the view's place, also in its `process_view`, which is asked after ours. The step
 that the handler takes between the last of them and the view, sync or async, is `make_view_atomic`; monitoring libraries step in there, too.
@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from django.core.handlers.base import BaseHandler
 
 from ..context import current_scope
+from ..middleware import exempt_from_atomic
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -32,6 +33,7 @@ def _following(step: Callable[..., Any]) -> Any:
             # Also of those around one that a middleware has opened.
             for unit in (routing, *routing.around()):
                 unit.view_ran = True
+        exempt_from_atomic(view)
         return step(handler, view)
 
     make_view_atomic._pglb_seam = True  # type: ignore[attr-defined]
