@@ -446,7 +446,7 @@ def capture_bound_once(runtime: Runtime, cluster: ClusterSession) -> Bound:
     if pointer is not None and not is_void(pointer, runtime.topology(primary)):
         return Bound(pointer)
     connection, routing = connection_to(primary), current_scope().routing
-    is_ours = connection.pglb_is_lost and (routing is None or not routing.is_request)
+    is_ours = connection.pglb_is_lost and not connection.pglb_carries_state and (routing is None or not routing.is_request)
     bound = capture_bound(runtime, cluster)
     if is_ours:
         connection.close()  # nobody else does in a thread that has not used the database, and a pool would lose a place

@@ -157,6 +157,24 @@ def test_rollback_takes_nothing_away(site: Site, way: str) -> None:
         assert show(site, way, connection)[0] == seen("ann")[way]
 
 
+def test_session_that_somebody_has_changed_is_not_taken_from_them(site: Site, settings: Any) -> None:
+    """A unit of work inside another may need a new connection, with which the outer one would go on without its own settings."""
+    settings.PGLB = {"default": {**settings.PGLB["default"], "PREPARE": "tests.tenants.prepare.function"}}
+    with site.host("default").connect(dbname=NAME, autocommit=True) as admin:
+        admin.execute(BECOME)
+    other = "SELECT current_setting('app.other', true)"
+    with as_tenant("ann"):
+        with connection.cursor() as cursor:
+            cursor.execute("SET app.other = 'mine'")
+        with as_tenant("bob"), pytest.raises(OperationalError, match="PREPARE"):
+            show(site, "function", connection)
+        with connection.cursor() as cursor:
+            cursor.execute(other)
+            assert cursor.fetchone() == ("mine",)
+    with as_tenant("bob"):
+        assert show(site, "function", connection) == ("bob", "default")
+
+
 def test_server_side_cursor_goes_on_as_it_began(site: Site, settings: Any) -> None:
     """Another unit of work in between has its own session, and the rows that are still to come are those of the first one."""
     settings.PGLB = {"default": {**settings.PGLB["default"], "PREPARE": "tests.tenants.prepare.setting"}}

@@ -8,7 +8,7 @@ from typing import Any
 
 import psycopg
 import pytest
-from django.db import connection, connections, transaction
+from django.db import DatabaseError, InternalError, OperationalError, close_old_connections, connection, connections, transaction
 from django.http import HttpRequest, HttpResponse, JsonResponse, StreamingHttpResponse
 from django.test import Client
 from django.urls import path
@@ -16,6 +16,7 @@ from django.urls import path
 from django_pglb import (
     connection_for_read,
     current_decisions,
+    export_pointer,
     ignore_writes,
     replica_reads,
     routing_session,
@@ -118,6 +119,7 @@ urlpatterns = [
     path("stream_of_path/", stream_of_path),
     path("in_request/", in_request),
     path("by_nobody/", by_nobody),
+    path("broken_stream/", lambda request: broken_stream(request)),
 ]
 
 
@@ -280,6 +282,150 @@ def test_later_unit_of_work_is_free_once_it_is_certainly_gone(tenants: Site, res
     with routing_session(), use_replicas():
         assert rows() == ["a", "b", "c"]
         assert {reason for _, reason in reads()} == {Reason.STALE_ALLOWED}
+
+
+def roll_back() -> None:
+    with transaction.atomic():
+        run("RESET ROLE")
+        transaction.set_rollback(True)
+
+
+def roll_back_to_savepoint() -> None:
+    with transaction.atomic(), transaction.atomic():
+        run("RESET ROLE")
+        transaction.set_rollback(True)
+
+
+def fail() -> None:
+    with pytest.raises(InternalError), transaction.atomic():
+        run("DISCARD ALL")
+
+
+def roll_back_by_statements() -> None:
+    for sql in ("BEGIN", "RESET ROLE", "ROLLBACK"):
+        run(sql)
+
+
+def roll_back_by_a_broken_commit() -> None:
+    run("BEGIN; RESET ROLE")
+    with pytest.raises(DatabaseError):
+        run("SELECT 1/0")
+    run("COMMIT")
+
+
+VAIN: dict[str, Callable[[], None]] = {
+    "rolled back": roll_back,
+    "to a savepoint": roll_back_to_savepoint,
+    "refused": fail,
+    "by statements": roll_back_by_statements,
+    "in one text": lambda: run("BEGIN; RESET ROLE; ROLLBACK"),
+    "commit of what is broken": roll_back_by_a_broken_commit,
+}
+
+
+@pytest.mark.parametrize("reset", VAIN.values(), ids=VAIN.keys())
+def test_reset_that_did_not_last_frees_nobody(tenants: Site, reset: Callable[[], None]) -> None:
+    """The role is still there, and so are the later units of work."""
+    with routing_session():
+        run("SET ROLE tenant_a")
+    with routing_session():
+        reset()
+    with routing_session(), use_replicas():
+        assert rows() == ["a"]
+        assert reads() == STAYS
+
+
+def test_reset_in_a_transaction_that_is_committed_frees_later_ones(tenants: Site) -> None:
+    """With it, it is certain."""
+    with routing_session():
+        run("SET ROLE tenant_a")
+    with routing_session(), transaction.atomic():
+        run("RESET ROLE")
+    with routing_session(), use_replicas():
+        assert rows() == ["a", "b", "c"]
+        assert {reason for _, reason in reads()} == {Reason.STALE_ALLOWED}
+
+
+@pytest.mark.parametrize(("sql", "lasts"), [("SET ROLE tenant_a", False), ("LISTEN news", False), ("PREPARE mine AS SELECT 1", True)])
+def test_rollback_takes_away_what_it_can(tenants: Site, sql: str, lasts: bool) -> None:
+    """A persistent connection is not marked for good by what is gone."""
+    with routing_session(), transaction.atomic():
+        run(sql)
+        transaction.set_rollback(True)
+    with routing_session(), use_replicas():
+        assert rows() == ["a", "b", "c"]
+        assert {reason for _, reason in reads()} == {Reason.SESSION_STATE if lasts else Reason.STALE_ALLOWED}
+
+
+# --- A session that is lost ---
+
+
+def end_session(site: Site) -> None:
+    """Let the server end the conversation on the primary's connection."""
+    connection.ensure_connection()
+    with site.host("default").connect(dbname=NAME, autocommit=True) as admin:
+        admin.execute("SELECT pg_terminate_backend(%s, 10000)", [connection.connection.info.backend_pid])
+
+
+def test_unit_does_not_go_on_in_another_session(tenants: Site) -> None:
+    """Its position is asked for, in vain; then it gets the error that Django gives, and what it wrote binds all the same."""
+    with routing_session():
+        run("SET ROLE tenant_a")
+        end_session(tenants)
+        assert export_pointer()
+        for _ in range(2):
+            with pytest.raises(OperationalError):
+                rows()
+            with pytest.raises(OperationalError):
+                run("SELECT 1")
+            export_pointer()
+
+
+def test_unit_does_not_go_on_in_another_session_when_the_primary_was_silent(tenants: Site) -> None:
+    """Its position is not waited for, which costs the connection."""
+    primary = tenants.cluster.primary
+    with routing_session():
+        run("SET ROLE tenant_a")
+        primary.freeze()
+        try:
+            assert export_pointer()
+        finally:
+            primary.thaw()
+        with pytest.raises(OperationalError):
+            rows()
+
+
+def broken_stream(request: HttpRequest) -> StreamingHttpResponse:
+    def chunks() -> Iterator[str]:
+        run("SET ROLE tenant_a")
+        yield f"{rows()}"
+        run("SET ROLE tenant_a")
+        yield f"{rows()}"
+        yield f"{rows()}"
+
+    return StreamingHttpResponse(chunks())
+
+
+def test_stream_does_not_go_on_in_another_session(tenants: Site, settings: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The connection breaks while a chunk is being saved."""
+    settings.ROOT_URLCONF = __name__
+    chunks = iter(Client(raise_request_exception=True).get("/broken_stream/", headers={"Authorization": "Token one"}).streaming_content)
+    assert next(chunks) == b"['a']"
+    wrapper: Any = type(connections["default"])
+    capture = wrapper.pglb_capture_pointer
+
+    def end_and_capture(self: Any, within_seconds: float) -> Any:
+        end_session(tenants)
+        return capture(self, within_seconds)
+
+    monkeypatch.setattr(wrapper, "pglb_capture_pointer", end_and_capture)
+    assert next(chunks) == b"['a']"
+    with pytest.raises(OperationalError):
+        next(chunks)
+    monkeypatch.undo()
+    # As Django does at the end of a request; its test client does not.
+    close_old_connections()
+    assert Client().get("/by_nobody/").json() == {"rows": ["a", "b", "c"]}
 
 
 def test_page_whose_reads_are_placed_already_notices(tenants: Site) -> None:

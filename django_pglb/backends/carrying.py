@@ -5,7 +5,7 @@ Both travel in the read's own message wherever they can.
 
 from __future__ import annotations
 
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any, LiteralString
 
 import psycopg
@@ -25,6 +25,7 @@ from .sql import change_of, enclosed, is_empty
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from contextlib import AbstractContextManager
 
     from ..core.decision import Decision
     from ..core.routing_session import ClusterSession
@@ -35,6 +36,8 @@ TIMEOUTS = frozenset({"57014", "55P03"})
 
 # Django's own cursor. The type stubs leave out its private methods, which are what must run below `execute_wrapper`s.
 Plain: Any = CursorWrapper
+
+_NO_CHANGE = nullcontext()
 
 
 class CarryingCursor(CursorDebugWrapper):
@@ -57,14 +60,14 @@ class CarryingCursor(CursorDebugWrapper):
 
     def _execute_carrying(self, sql: Any, params: Any) -> Any:
         """Run the statement. Raises `NotReached` if this host is short of the pointer."""
-        must_prove, must_see = self._unproved_lsn() is not None, self._must_see()
         if self._kind is Kind.WRITE:
-            self._note_session_change(sql)
-        if not (must_prove or must_see) or is_empty(sql, self.db):
-            result = Plain._execute(self, sql, params)
-            if self._kind is Kind.WRITE:
-                self._note_seen_something()
+            with self._changing_session(sql):
+                result = Plain._execute(self, sql, params)
+            self._note_seen_something()
             return result
+        must_prove, must_see = self._unproved_lsn() is not None, self._must_see()
+        if not (must_prove or must_see) or is_empty(sql, self.db):
+            return Plain._execute(self, sql, params)
         if not self._can_share_message():
             return self._execute_apart(sql, params)
         return self._execute_together(sql, params, must_prove=must_prove, must_see=must_see)
@@ -98,11 +101,10 @@ class CarryingCursor(CursorDebugWrapper):
             self._note_seen(seen)
         return self.cursor
 
-    def _note_session_change(self, sql: Any) -> None:
-        """Note what a write is about to leave behind in its session, whether it comes back or not."""
+    def _changing_session(self, sql: Any) -> AbstractContextManager[None]:
+        """Note in here what a write leaves behind in its session, whether it comes back or not."""
         change = change_of(sql, self.db)
-        if change is not None:
-            self.db.pglb_note_session_change(change)
+        return _NO_CHANGE if change is None else self.db.pglb_changing_session(change)
 
     # --- Proving ---
 

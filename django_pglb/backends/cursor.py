@@ -123,9 +123,8 @@ class RoutedCursor(CarryingCursor):
     def callproc(self, procname: str, params: Any = None, kparams: Any = None) -> Any:
         # A function may do anything.
         self._place(Kind.WRITE)
-        self._note_session_change(f"SELECT {procname}()")
         try:
-            with self._noting_outcome():
+            with self._noting_outcome(), self._changing_session(f"SELECT {procname}()"):
                 return super().callproc(procname, params, kparams)
         finally:
             self._count()
@@ -208,11 +207,9 @@ class RoutedCursor(CarryingCursor):
         self._judge(statement, params)
 
         def run() -> T:
-            if self._kind is Kind.WRITE:
-                self._note_session_change(statement)
             with self.db.pglb_in_time():
                 self._prove_apart()
-                with self.db.wrap_database_errors:
+                with self._changing_session(statement) if self._kind is Kind.WRITE else nullcontext(), self.db.wrap_database_errors:
                     begun = begin()
             if self._on_replica:
                 self._refuse_promoted()
@@ -398,10 +395,9 @@ class RoutedCursor(CarryingCursor):
             raise Promoted
 
     def _executemany_here(self, sql: Any, param_list: Any) -> Any:
-        if self._kind is Kind.WRITE:
-            self._note_session_change(sql)
         if not self._on_replica:
-            with self._noting_outcome():
+            changing = self._changing_session(sql) if self._kind is Kind.WRITE else nullcontext()
+            with self._noting_outcome(), changing:
                 result = Plain._executemany(self, sql, param_list)
         else:
             with self.db.pglb_in_time():
@@ -441,7 +437,7 @@ class RoutedCursor(CarryingCursor):
             if not db.pglb_is_demoted():
                 return False
             # Inside a transaction Django refuses everything from here on; after it, it connects anew.
-            db.close()
+            db.pglb_give_up_session()
             self._may_have_run = False
         return verdict is not OnPrimary.RAISE and was_idle and not is_bound_to_it
 

@@ -25,7 +25,7 @@ from .. import placement, pointers, runtime
 from ..conf import get_config
 from ..core.lsn import Pointer
 from ..core.retry import was_refused
-from ..core.session_state import ALL_SETTINGS, CLEAN, EVERYTHING, TRANSACTION
+from ..core.session_state import ALL_SETTINGS, CLEAN, ENDED, EVERYTHING, TRANSACTION
 from ..engine import MIRROR_OF
 from ..health.clock import now
 from ..health.probe import NO_CONTROL_DATA
@@ -66,6 +66,7 @@ READ_ONLY = "default_transaction_read_only"
 OPENED_AT = "_pglb_opened_at"
 CONVERSATION = "_pglb_conversation"
 SESSION_STATE = "_pglb_session_state"
+STATE_BEFORE = "_pglb_state_before"
 
 _serials = itertools.count(1)
 _cursor_numbers = itertools.count(1)
@@ -289,7 +290,8 @@ class LoadBalancedMixin(TransactionOfPrimary, EngineLayers, PreparedSessions):
             if self._pglb_deadline == inf and self.pglb_is_primary:
                 pointers.note_refused(self.alias)
             raise
-        # A pool may have had it before.
+        # A pool may have had it before, and has rolled back what was open.
+        self._pglb_note_rollback(is_whole=True)
         self.pglb_carries_state = not self._pglb_session_state.is_clean
 
     def close(self) -> None:
@@ -366,17 +368,53 @@ class LoadBalancedMixin(TransactionOfPrimary, EngineLayers, PreparedSessions):
         state: SessionState = getattr(self.connection, SESSION_STATE, CLEAN)
         return state
 
-    def pglb_note_session_change(self, change: SessionChange) -> None:
-        """Note that a statement is about to change the session: until that ends, no replica can stand in for it."""
-        state = self._pglb_session_state.after(change)
+    @property
+    def _pglb_state_before(self) -> SessionState | None:
+        """What was left behind before the transaction that is open; None if that has changed nothing."""
+        state: SessionState | None = getattr(self.connection, STATE_BEFORE, None)
+        return state
+
+    def _pglb_keep_state(self, state: SessionState, *, before: SessionState | None) -> None:
         setattr(self.connection, SESSION_STATE, state)
+        setattr(self.connection, STATE_BEFORE, before)
         self.pglb_carries_state = not state.is_clean
+
+    @contextmanager
+    def pglb_changing_session(self, change: SessionChange) -> Iterator[None]:
+        """Note that a statement in here changes the session: until that ends, no replica can stand in for it.
+
+        What it takes away is gone when it has come to its end, and until then, or if it fails, it may be there.
+        """
+        state, before = self._pglb_session_state, self._pglb_state_before
+        is_idle = self.connection.autocommit and self.connection.info.transaction_status == TransactionStatus.IDLE
+        if before is None and (TRANSACTION in change.sets or not is_idle):
+            before = state
+        after = state.after(change)
+        self._pglb_keep_state(state.joined(after), before=before)
         if not change.ends.isdisjoint((TRANSACTION, ALL_SETTINGS, EVERYTHING)):
             # A reset may have taken away what the session was prepared with, as a rollback does.
             self.pglb_void_prepared(also_outside=True)
         cluster = self.pglb_cluster()
         if change.matters and cluster is not None:
             placement.note_session_change(cluster.primary)
+        yield
+        if TRANSACTION in change.ends:
+            # Nobody knows whether it was committed: so is one that has failed, and nothing of it is.
+            after, before = after.joined((before or state).after(ENDED)), None
+        self._pglb_keep_state(after, before=before)
+
+    def _pglb_note_committed(self) -> None:
+        if self._pglb_state_before is not None:
+            self._pglb_keep_state(self._pglb_session_state, before=None)
+
+    def _pglb_note_rollback(self, *, is_whole: bool) -> None:
+        """Note that a transaction was rolled back, or a part of it: what was told in it is gone, and what was reset in it is back."""
+        self.pglb_void_prepared()
+        state, before = self._pglb_session_state, self._pglb_state_before
+        if before is not None and is_whole:
+            self._pglb_keep_state(state.rolled_back(before), before=None)
+        elif before is not None:
+            self._pglb_keep_state(state.joined(before), before=before)
 
     # --- Reading in time ---
 
@@ -419,6 +457,11 @@ class LoadBalancedMixin(TransactionOfPrimary, EngineLayers, PreparedSessions):
         return self.__dict__["in_atomic_block"] or (self.connection is not None and not self.autocommit)
 
     @property
+    def pglb_transaction_has_failed(self) -> bool:
+        """Whether the transaction that is open can only be rolled back."""
+        return self.connection is not None and self.connection.pgconn.transaction_status == TransactionStatus.INERROR
+
+    @property
     def pglb_is_busy(self) -> bool:
         """Whether rows are being streamed or copied, so that psycopg would let another statement wait for their end, here for ever."""
         return self.connection is not None and bool(self.connection.lock.locked())
@@ -432,7 +475,7 @@ class LoadBalancedMixin(TransactionOfPrimary, EngineLayers, PreparedSessions):
 
     def _commit(self) -> None:
         # Then nothing is sent, and the server has forgotten the transaction.
-        was_lost = self.pglb_is_lost
+        was_lost, has_failed = self.pglb_is_lost, self.pglb_transaction_has_failed
         for routing in () if was_lost else self.pglb_writers:
             routing.note_may_be_committed(self.alias)
         try:
@@ -443,11 +486,16 @@ class LoadBalancedMixin(TransactionOfPrimary, EngineLayers, PreparedSessions):
                 self._pglb_tell_writers()
             raise
         self.pglb_note_use()
+        if has_failed:
+            # The server has rolled it back, and says that all is well.
+            self._pglb_note_rollback(is_whole=True)
+        else:
+            self._pglb_note_committed()
 
     def _rollback(self) -> None:
         self.pglb_writers = frozenset()
         super()._rollback()
-        self.pglb_void_prepared()
+        self._pglb_note_rollback(is_whole=True)
 
     def run_and_clear_commit_hooks(self) -> None:
         # Ours first: the others may tell somebody of what was committed.
@@ -464,7 +512,7 @@ class LoadBalancedMixin(TransactionOfPrimary, EngineLayers, PreparedSessions):
 
     def _savepoint_rollback(self, sid: str) -> None:
         self._pglb_control(self.ops.savepoint_rollback_sql(sid))
-        self.pglb_void_prepared()
+        self._pglb_note_rollback(is_whole=False)
 
     def _savepoint_commit(self, sid: str) -> None:
         self._pglb_control(self.ops.savepoint_commit_sql(sid))
@@ -523,7 +571,8 @@ class LoadBalancedMixin(TransactionOfPrimary, EngineLayers, PreparedSessions):
         try:
             texts = self._pglb_ask_position(deadline)
         except DatabaseError:
-            if not (was_open and self.pglb_is_lost):
+            # Who has changed the session must not go on in another one unawares. The next statement says that it is gone.
+            if not (was_open and self.pglb_is_lost) or self.pglb_carries_state:
                 raise
             self.close()
             if now() >= deadline:
@@ -531,9 +580,18 @@ class LoadBalancedMixin(TransactionOfPrimary, EngineLayers, PreparedSessions):
             # The connection has died since the commit. Asking once more, on a new one, is harmless.
             texts = self._pglb_ask_position(deadline)
         except BaseException:
-            self.close()  # interrupted among answers that are still on their way
+            # Interrupted among answers that are still on their way.
+            self.pglb_give_up_session()
             raise
         return pointer_on_primary(texts, time.time())
+
+    def pglb_give_up_session(self) -> None:
+        """Part with a connection that is of no more use: as if it had broken, where somebody has changed its session."""
+        if self.pglb_carries_state:
+            self.connection.close()
+            self.errors_occurred = True  # so Django lets go of it at the end of the request
+        else:
+            self.close()
 
     def _pglb_ask_position(self, deadline: float) -> Texts:
         self._pglb_validate_thread()

@@ -39,6 +39,10 @@ DJANGOS = ROLES | {"timezone"}
 IN_TRANSACTION = (
     "PREPARE has told {} something that cannot be reset, and a transaction is open there: tell it settings only, or end the transaction"
 )
+IN_USE = (
+    "PREPARE has told {} something that cannot be reset, and the unit of work that it was for has changed its session and goes on:"
+    " tell it settings only"
+)
 
 _is_preparing: ContextVar[bool] = ContextVar("django_pglb_is_preparing", default=False)
 
@@ -60,6 +64,7 @@ class PreparedSessions(ViewBlock):
     """Mix into a `DatabaseWrapper`: the part that lets the site prepare a session."""
 
     pglb_as_djangos: Callable[[], AbstractContextManager[None]]
+    pglb_carries_state: bool
 
     def pglb_prepare(self) -> None:
         """Tell the connection that is open what belongs to this unit of work, unless it was told; another one's is taken away first.
@@ -78,6 +83,8 @@ class PreparedSessions(ViewBlock):
         token = _is_preparing.set(True)
         try:
             if before.settings is None:
+                if self.pglb_carries_state and _goes_on(before):
+                    raise OperationalError(IN_USE.format(self.alias))
                 self._pglb_part_with_session()
                 before = NOTHING
             with self.pglb_as_djangos(), self.wrap_database_errors:
@@ -128,6 +135,12 @@ class PreparedSessions(ViewBlock):
         prepared: Prepared | None = getattr(self.connection, PREPARED, None)
         if prepared is not None and (prepared.in_transaction or also_outside):
             setattr(self.connection, PREPARED, prepared._replace(unit=None))
+
+
+def _goes_on(prepared: Prepared) -> bool:
+    """Say whether the unit of work that a connection was prepared for is not over."""
+    unit = None if prepared.unit is None else prepared.unit()
+    return unit is not None and not unit.has_ended
 
 
 def _reset(name: str) -> SQL | Any:

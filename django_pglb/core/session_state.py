@@ -24,7 +24,12 @@ LISTENING = "channels listened to"
 HELD = "held cursors"
 TRANSACTION = "an open transaction"
 LOCKS = "advisory locks"
+LIBRARIES = "loaded libraries"
+SEED = "the random seed"
 UNKNOWN = "unknown state"
+
+# As advisory locks, these do not go with the rollback of the transaction in which they came.
+OUTLIVE_ROLLBACK = frozenset({PREPARED, LIBRARIES, SEED, UNKNOWN})
 
 # What a statement may take away.
 ALL_SETTINGS = "all settings"
@@ -72,9 +77,18 @@ class SessionState(NamedTuple):
     locks: int = 0
 
     def after(self, change: SessionChange) -> SessionState:
+        """Return what is carried once a statement that does `change` has come to its end."""
         kept = frozenset(name for name in self.carried if not change._ends(name))
         locks = 0 if EVERYTHING in change.ends or LOCKS in change.ends else max(self.locks + change.locks, 0)
         return SessionState(kept | change.sets, locks)
+
+    def joined(self, other: SessionState) -> SessionState:
+        """Return what is carried at most where it is the one or the other."""
+        return SessionState(self.carried | other.carried, max(self.locks, other.locks))
+
+    def rolled_back(self, before: SessionState) -> SessionState:
+        """Return what is carried after the rollback of a transaction that has begun with `before`: also what was reset in it."""
+        return SessionState(before.carried | (self.carried & OUTLIVE_ROLLBACK), self.locks)
 
     @property
     def is_clean(self) -> bool:
@@ -83,6 +97,7 @@ class SessionState(NamedTuple):
 
 CLEAN = SessionState()
 NO_CHANGE = SessionChange()
+ENDED = SessionChange(ends=frozenset({TRANSACTION}))
 
 
 def session_change(sql: str) -> SessionChange | None:
@@ -135,6 +150,7 @@ _MAY_CALL = (
     ";",
     "advisory",
     "dblink_connect",
+    "pg_settings",
     "session_setup",
     "set_config",
     "set_limit",
@@ -229,7 +245,7 @@ def _discard(words: list[str]) -> SessionChange:
 
 
 def _prepare(words: list[str]) -> SessionChange:
-    return _ends(TRANSACTION) if words[:1] == ["transaction"] else _sets(PREPARED)
+    return ENDED if words[:1] == ["transaction"] else _sets(PREPARED)
 
 
 def _deallocate(words: list[str]) -> SessionChange:
@@ -241,7 +257,7 @@ def _declare(words: list[str]) -> SessionChange:
 
 
 def _commit(words: list[str]) -> SessionChange:
-    return NO_CHANGE if words[-2:] == ["and", "chain"] else _ends(TRANSACTION)
+    return NO_CHANGE if words[-2:] == ["and", "chain"] else ENDED
 
 
 def _rollback(words: list[str]) -> SessionChange:
@@ -259,7 +275,7 @@ COMMANDS: dict[str, Callable[[list[str]], SessionChange]] = {
     "end": _commit,
     "execute": lambda words: _sets(PREPARED),
     "listen": lambda words: _sets(LISTENING),
-    "load": lambda words: _sets("loaded libraries"),
+    "load": lambda words: _sets(LIBRARIES),
     "prepare": _prepare,
     "reset": _reset,
     "rollback": _rollback,
@@ -279,9 +295,10 @@ SETTERS = {
     "set_limit": "pg_trgm.similarity_threshold",
     "set_session_auth": UNKNOWN,
     "set_user": UNKNOWN,
-    "setseed": "the random seed",
+    "setseed": SEED,
 }
 TEMP = frozenset({"temp", "temporary"})
+PG_SETTINGS = frozenset({"pg_settings", QUOTED + "pg_settings"})
 
 
 def _change_by_calls(tokens: list[str], sql: str) -> SessionChange:
@@ -291,8 +308,8 @@ def _change_by_calls(tokens: list[str], sql: str) -> SessionChange:
         if not is_called:
             continue
         if token == QUOTED:
-            raise NotProvable  # written with escapes
-        if name == "set_config" and not _is_local(tokens, index + 1):
+            change = change.then(_sets(UNKNOWN))  # written with escapes, so it may be any name
+        elif name == "set_config" and not _is_local(tokens, index + 1):
             unnamed += 1
         elif name in SETTERS:
             change = change.then(_sets(SETTERS[name]))
@@ -302,6 +319,8 @@ def _change_by_calls(tokens: list[str], sql: str) -> SessionChange:
         names = _NAMED_IN_TEXT.findall(sql)
         found = {name.lower() for name in names} if len(names) == sql.lower().count("set_config") else {UNKNOWN}
         change = change.then(SessionChange(frozenset(found)))
+    if "update" in tokens and not PG_SETTINGS.isdisjoint(tokens):
+        change = change.then(_sets(UNKNOWN))  # a rule of that view makes it a call of set_config()
     return change.then(_sets(TEMPORARY)) if _makes_temporary(tokens) else change
 
 
@@ -326,10 +345,11 @@ def _is_local(tokens: list[str], opening: int) -> bool:
 def _makes_temporary(tokens: list[str]) -> bool:
     if not {"pg_temp", QUOTED + "pg_temp"}.isdisjoint(tokens):
         return True
-    if tokens[0] == "create":
+    start = tokens.index("create") if tokens[0] == "explain" and "create" in tokens else 0
+    if tokens[start] == "create":
         kind = next((index for index, word in enumerate(tokens) if word in {"recursive", "sequence", "table", "view"}), 0)
         ends_with_transaction = ("on", "commit", "drop") in zip(tokens, tokens[1:], tokens[2:], strict=False)
-        return not (TEMP.isdisjoint(tokens[:kind]) or ends_with_transaction)
+        return not (TEMP.isdisjoint(tokens[start:kind]) or ends_with_transaction)
     return any(_is_into_temporary(tokens, index) for index, word in enumerate(tokens) if word == "into")
 
 

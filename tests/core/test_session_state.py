@@ -45,6 +45,9 @@ LEAVE_BEHIND = {
     "WITH x AS (SELECT set_config('a.b', 'c', false)) SELECT * FROM x": "a.b",
     "EXPLAIN ANALYZE SELECT set_config('a.b', 'c', false)": "a.b",
     "SELECT U&\"set\\005fconfig\"('a.b', 'c', false), 'set_config'": UNKNOWN,
+    "SELECT U&\"set\\005fconfig\"('a.b', 'c', false)": UNKNOWN,
+    "UPDATE pg_settings SET setting = 'a' WHERE name = 'search_path'": UNKNOWN,
+    'WITH x AS (SELECT 1) UPDATE pg_catalog."pg_settings" s SET setting = %s': UNKNOWN,
     "LISTEN news": LISTENING,
     "CREATE TEMP TABLE t (a int)": TEMPORARY,
     "CREATE TEMPORARY TABLE IF NOT EXISTS t AS SELECT 1": TEMPORARY,
@@ -52,6 +55,7 @@ LEAVE_BEHIND = {
     "CREATE OR REPLACE TEMP VIEW v AS SELECT 1": TEMPORARY,
     "CREATE TEMP SEQUENCE s": TEMPORARY,
     "CREATE TABLE pg_temp.t (a int)": TEMPORARY,
+    "EXPLAIN ANALYZE CREATE TEMP TABLE t AS SELECT 1": TEMPORARY,
     "SELECT 1 AS one INTO TEMP t": TEMPORARY,
     "SELECT * INTO LOCAL TEMPORARY TABLE t FROM u": TEMPORARY,
     "SELECT * INTO pg_temp.t FROM u": TEMPORARY,
@@ -75,6 +79,8 @@ LEAVE_NOTHING = [
     "INSERT INTO t VALUES (1)",
     "INSERT INTO temp (a) VALUES (1)",
     "UPDATE t SET role = 'a'",
+    "INSERT INTO t SELECT name FROM pg_settings",
+    "EXPLAIN ANALYZE CREATE TABLE t AS SELECT 1",
     "UPDATE template SET temp = 1",
     "DELETE FROM t",
     "SET LOCAL ROLE a",
@@ -186,6 +192,33 @@ def test_to_end_something_changes_no_answer(sql: str) -> None:
     change = session_change(sql)
     assert change is not None
     assert not change.matters
+
+
+ROLLED_BACK = {
+    "SET ROLE a": {"app.tenant"},
+    "SET app.tenant = 'b'": {"app.tenant"},
+    "RESET app.tenant": {"app.tenant"},
+    "LISTEN news": {"app.tenant"},
+    "CREATE TEMP TABLE t (a int)": {"app.tenant"},
+    "PREPARE p AS SELECT 1": {"app.tenant", PREPARED},
+    "DO $$ BEGIN SET ROLE a; END $$": {"app.tenant", UNKNOWN},
+}
+
+
+@pytest.mark.parametrize("sql", ROLLED_BACK)
+def test_what_a_rollback_leaves(sql: str) -> None:
+    """What was there before, and what is no matter of transactions."""
+    before = SessionState(frozenset({"app.tenant"}))
+    change = session_change(sql)
+    assert change is not None
+    assert before.after(change).rolled_back(before).carried == ROLLED_BACK[sql]
+
+
+def test_locks_outlive_a_rollback() -> None:
+    """They are the session's."""
+    taken = session_change("SELECT pg_advisory_lock(1)")
+    assert taken is not None
+    assert not CLEAN.after(taken).rolled_back(CLEAN).is_clean
 
 
 MADE: dict[str, set[str] | None] = {
