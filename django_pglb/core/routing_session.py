@@ -234,18 +234,22 @@ class ClusterSession:
         self._bind(bound, Bound.renewed)
 
     def _bind(self, bound: Bound, with_former: Callable[[Bound, Bound], Bound]) -> None:
-        latest, is_bound = self._bounds, False
-        while not is_bound or len(latest) > 1:
-            # Appending is atomic: of the versions that threads make of the same one, one is the first, and the others are made anew.
+        latest = self._bounds
+        while True:
             while len(latest) > 1:
                 latest = latest[1]
             merged = with_former(latest[0], bound)
-            is_bound = merged == latest[0]
-            if is_bound:
-                # A thread that is late puts an older version here, finds out, and puts the newer one in its place.
-                self._bounds, self.bound = latest, merged
-            else:
-                latest.append([merged])
+            if merged != latest[0]:
+                mine = [merged]
+                latest.append(mine)
+                # Appending is atomic: of the versions that threads make of the same one, one is the first, and the others are made anew.
+                if latest[1] is not mine:
+                    continue
+                latest = mine
+            self._bounds, self.bound = latest, merged
+            # A thread that is late has put an older version here, finds out, and puts the newer one in its place.
+            if len(latest) == 1:
+                break
         self.touch()
 
     def touch(self) -> None:
