@@ -163,6 +163,49 @@ def test_what_the_primary_is_told_replicas_know(site: Site) -> None:
         assert whose(site) == ("ann", alias)
 
 
+TOLD = (
+    engines.ByAttribute,
+    engines.ByCreatedCursor,
+    engines.ByDefault,
+    engines.ByDict,
+    engines.ByEnsureConnection,
+    engines.ByMethods,
+    engines.ByObject,
+    engines.ByParameters,
+    engines.ByPart,
+    engines.ByProperty,
+    engines.ByStatement,
+)
+
+
+@pytest.mark.parametrize("uses_primary", [False, True], ids=["replica only", "both"])
+@pytest.mark.parametrize("wrapper", TOLD)
+def test_however_the_primary_is_told(site: Site, wrapper: Any, uses_primary: bool) -> None:
+    """From page to page, and within one; whether or not anything runs on the primary in between."""
+    with engine(wrapper):
+        told: Any = connections["default"]
+        with routing_session():
+            who, alias = whose(site)
+            assert (who, alias != "default") == ("nobody", True)
+        for name in ("ann", "bob", "bob", "ann"):
+            told.set_tenant(name)
+            with routing_session():
+                if uses_primary:
+                    assert whose(site, connection) == (name, "default")
+                for _ in range(2):
+                    who, alias = whose(site)
+                    assert (who, alias != "default") == (name, True)
+                if uses_primary:
+                    assert whose(site, connection) == (name, "default")
+        with routing_session():
+            for name in ("bob", "ann"):
+                told.set_tenant(name)
+                if uses_primary:
+                    assert whose(site, connection) == (name, "default")
+                who, alias = whose(site)
+                assert (who, alias != "default") == (name, True)
+
+
 def test_attribute_that_only_a_helper_names(site: Site) -> None:
     """What the engine hands its connection to may look at it, too; who puts it there need not be the engine."""
     with engine(engines.ByHelper), routing_session():

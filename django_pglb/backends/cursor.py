@@ -7,7 +7,7 @@ from itertools import islice
 from math import inf
 from operator import methodcaller
 from types import FunctionType
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import psycopg
 from django.apps import apps
@@ -349,6 +349,10 @@ class RoutedCursor(CarryingCursor):
             except DatabaseError as error:
                 return self._run_again_on_primary(lambda: self._execute_carrying(sql, params), error, was_idle=was_idle)
 
+    def _engine_at_work(self) -> AbstractContextManager[None]:
+        # Another engine's cursor may remember on its connection what it has told the session.
+        return cast("AbstractContextManager[None]", self.db.pglb_engine_at_work()) if self.db.pglb_layers else nullcontext()
+
     def _around_on_primary(self) -> AbstractContextManager[None]:
         """Return what a write's outcome must be noted by, or what a read's place must be held by."""
         return self._protecting() if self._kind is Kind.READ else self._noting_outcome()
@@ -371,7 +375,10 @@ class RoutedCursor(CarryingCursor):
     def _execute_here(self, sql: Any, params: Any) -> Any:
         self._has_run = True
         if not self._on_replica:
-            return self._execute_on_primary(sql, params)
+            if not self.db.pglb_layers:
+                return self._execute_on_primary(sql, params)
+            with self._engine_at_work():
+                return self._execute_on_primary(sql, params)
         lease = placement.held_lease(self._primary)
         flying = runtime.get_runtime().in_flight[self.db.alias]
         flying.append(None)
@@ -397,7 +404,7 @@ class RoutedCursor(CarryingCursor):
     def _executemany_here(self, sql: Any, param_list: Any) -> Any:
         if not self._on_replica:
             changing = self._changing_session(sql) if self._kind is Kind.WRITE else nullcontext()
-            with self._noting_outcome(), changing:
+            with self._noting_outcome(), self._engine_at_work(), changing:
                 result = Plain._executemany(self, sql, param_list)
         else:
             with self.db.pglb_in_time():
