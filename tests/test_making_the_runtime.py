@@ -57,6 +57,10 @@ from django_pglb.identity import from_request as identify
 from django_pglb.stores import CookieStore
 class OurStore(CookieStore):
     pass
+class Router:
+    pass
+def prepare(connection):
+    pass
 """
 
 RUN_THREADS = """
@@ -80,15 +84,40 @@ print(named.FOUND, runtime.get_runtime() is runtime.get_runtime())
 """
 
 
+ROUTER_IS_FIRST = """
+import django
+django.setup()
+from django.db import router
+from django_pglb import routing_session
+class Model:
+    _meta = None
+with routing_session():
+    alias = router.db_for_write(Model)
+import named
+print(named.FOUND, alias)
+"""
+
+
 def run(cluster: Cluster, folder: Path, program: str, module: str, named: str) -> str:
     """Return what `program` prints in a process whose settings name something in `module`."""
+    done = _run(cluster, folder, program, module, named)
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
+
+
+def failure(cluster: Cluster, folder: Path, program: str, module: str, named: str) -> str:
+    """Return how such a process ends that fails."""
+    done = _run(cluster, folder, program, module, named)
+    assert done.returncode != 0, done.stdout
+    return done.stderr.strip().splitlines()[-1]
+
+
+def _run(cluster: Cluster, folder: Path, program: str, module: str, named: str) -> subprocess.CompletedProcess[str]:
     (folder / "named.py").write_text(NAMES + module)
     settings = SETTINGS.format(port=cluster.primary.port, replica=cluster.replicas[0].port, named=named)
     (folder / "naming_settings.py").write_text(settings)
     environ = {**os.environ, "DJANGO_SETTINGS_MODULE": "naming_settings", "PYTHONPATH": f"{folder}{os.pathsep}{ROOT}"}
-    done = subprocess.run([sys.executable, "-c", program], env=environ, capture_output=True, text=True, timeout=90, check=False)
-    assert done.returncode == 0, done.stderr
-    return done.stdout.strip()
+    return subprocess.run([sys.executable, "-c", program], env=environ, capture_output=True, text=True, timeout=90, check=False)
 
 
 @pytest.mark.parametrize("named", ['"IDENTITY": "named.identify"', '"STORE": {"BACKEND": "named.OurStore"}'], ids=["identity", "store"])
@@ -96,6 +125,19 @@ def run(cluster: Cluster, folder: Path, program: str, module: str, named: str) -
 def test_module_that_settings_name_may_query_while_it_is_imported(cluster: Cluster, tmp_path: Path, module: str, named: str) -> None:
     """Whoever imports it, the process goes on, and has one runtime in the end."""
     assert run(cluster, tmp_path, FIRST_IS_OURS, module, named) == "42 True"
+
+
+@pytest.mark.parametrize("module", [AT_ONCE, IN_A_THREAD], ids=["at once", "in a thread"])
+def test_module_that_prepares_sessions_may_run_no_query_while_it_is_imported(cluster: Cluster, tmp_path: Path, module: str) -> None:
+    """There is nothing yet that could prepare the session for it. It is told so, and nothing waits for ever."""
+    assert "must run no query meanwhile" in failure(cluster, tmp_path, FIRST_IS_OURS, module, '"PREPARE": "named.prepare"')
+
+
+@pytest.mark.parametrize("module", [IN_A_UNIT, IN_A_THREAD], ids=["in a unit of work", "in a thread"])
+def test_module_of_a_router_may_query_while_it_is_imported(cluster: Cluster, tmp_path: Path, module: str) -> None:
+    """As with Django's own engine."""
+    routers = '}}\nDATABASE_ROUTERS = ["named.Router", *DATABASE_ROUTERS]\nNOTHING = {"x": {'
+    assert run(cluster, tmp_path, ROUTER_IS_FIRST, module, routers) == "42 default"
 
 
 def test_threads_that_come_first_at_once_get_one_runtime(cluster: Cluster, tmp_path: Path) -> None:

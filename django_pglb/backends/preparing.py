@@ -9,6 +9,8 @@
 
 from __future__ import annotations
 
+import sys
+import time
 import weakref
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -16,6 +18,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import psycopg
+from django.core.exceptions import ImproperlyConfigured
 from django.db import OperationalError
 from django.utils.module_loading import import_string
 from psycopg.pq import TransactionStatus
@@ -43,6 +46,9 @@ IN_USE = (
     "PREPARE has told {} something that cannot be reset, and the unit of work that it was for has changed its session and goes on:"
     " tell it settings only"
 )
+BEING_IMPORTED = "PREPARE: the module of {}, which is being imported, must run no query meanwhile: no session can be prepared for it."
+# What a thread waits for another one that imports the module.
+LONGEST_IMPORT = 5.0
 
 _is_preparing: ContextVar[bool] = ContextVar("django_pglb_is_preparing", default=False)
 
@@ -114,7 +120,7 @@ class PreparedSessions(ViewBlock):
             if before.settings:
                 self._pglb_reset(before.settings)
             with _recording(raw) as texts:
-                import_string(path)(raw)
+                _callable(path)(raw)
             is_undone_by_rollback = not is_outside or raw.info.transaction_status != TransactionStatus.IDLE
         settings = _settings_in(texts)
         if settings is not None and is_undone_by_rollback:
@@ -141,6 +147,18 @@ def _goes_on(prepared: Prepared) -> bool:
     """Say whether the unit of work that a connection was prepared for is not over."""
     unit = None if prepared.unit is None else prepared.unit()
     return unit is not None and not unit.has_ended
+
+
+def _callable(path: str) -> Callable[[Any], object]:
+    """Return what `path` names. Raises `ImproperlyConfigured` rather than wait for good for a module that itself waits for this query."""
+    module, give_up_at = sys.modules.get(path.rpartition(".")[0]), time.monotonic() + LONGEST_IMPORT
+    # As Django's own `cached_import()` asks.
+    while getattr(getattr(module, "__spec__", None), "_initializing", False):
+        if time.monotonic() > give_up_at:
+            raise ImproperlyConfigured(BEING_IMPORTED.format(path))
+        time.sleep(LONGEST_IMPORT / 100)
+    found: Callable[[Any], object] = import_string(path)
+    return found
 
 
 def _reset(name: str) -> SQL | Any:
