@@ -7,14 +7,19 @@ from __future__ import annotations
 
 from contextlib import contextmanager
 from functools import partial
+from math import inf
 from typing import TYPE_CHECKING, Any
 
 from django.db.backends.utils import CursorDebugWrapper, CursorWrapper
 
+from ..core.decision import Decision, Reason
+from ..engine import connection_to
 from .cursor import RoutedCursor
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+
+    from ..core.statements import Kind
 
 
 class MirrorCursor(RoutedCursor):
@@ -23,6 +28,14 @@ class MirrorCursor(RoutedCursor):
     @property
     def _wrapper(self) -> type[CursorWrapper]:
         return CursorDebugWrapper if self.requested.queries_logged else CursorWrapper
+
+    def _place(self, kind: Kind) -> None:
+        if not connection_to(self._primary).pglb_is_forbidden:
+            super()._place(kind)
+            return
+        # A test case that has the mirror and not the primary among its databases: its transaction is the mirror's, too.
+        self._kind, self._failed_at = kind, inf
+        self._open_placed(Decision(self.requested.alias, Reason.EXPLICIT))
 
     def _execute_with_wrappers(self, sql: Any, params: Any, many: bool, executor: Callable[..., Any]) -> Any:
         for wrapper in reversed(self.requested.execute_wrappers):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import urllib.request
+from contextlib import suppress
 from typing import Any
 
 from django.contrib.auth.models import User
@@ -104,6 +105,32 @@ class AllAliasesTests(TestCase):
             with self.captureOnCommitCallbacks(using=alias) as callbacks:
                 transaction.on_commit(lambda: None, using=alias)
             self.assertEqual(len(callbacks), 1)
+
+
+class MirrorAloneTests(TestCase):
+    """A test case without the primary: what is addressed to the mirror is in the mirror's own transaction."""
+
+    databases = {"replica"}  # noqa: RUF012 - as Django documents it
+
+    def test_written_is_read(self) -> None:
+        Note.objects.using("replica").create(text="x")
+        with suppress(ValueError), transaction.atomic(using="replica"):
+            Note.objects.using("replica").create(text="y")
+            raise ValueError
+        self.assertEqual([note.text for note in Note.objects.using("replica").iterator()], ["x"])
+
+    def test_nothing_is_left_of_it(self) -> None:
+        with use_replicas():
+            self.assertEqual(Note.objects.using("replica").count(), 0)
+
+    def test_expected_error(self) -> None:
+        with self.assertRaises(ProgrammingError), transaction.atomic(using="replica"), connections["replica"].cursor() as cursor:
+            cursor.execute("SELECT * FROM nowhere")
+        self.assertEqual(Note.objects.using("replica").count(), 0)
+
+    def test_primary_is_forbidden(self) -> None:
+        with self.assertRaisesMessage(AssertionError, "'default' are not allowed"):
+            Note.objects.using("default").count()
 
 
 class SecondAliasTests(TestCase):
