@@ -302,11 +302,11 @@ def test_database_cache_is_routed_like_any_model(site: Site) -> None:
 
 
 @pytest.mark.parametrize("enabled", [True, False])
-@pytest.mark.parametrize("command", ["migrate", "dumpdata", "loaddata", "flush", "sqlflush", "createcachetable"])
+@pytest.mark.parametrize("command", ["migrate", "dumpdata", "loaddata", "flush", "sqlflush", "sqlmigrate", "createcachetable"])
 def test_command_that_would_do_nothing_on_a_replica_is_refused(site: Site, command: str, enabled: bool) -> None:
     """Django would report success, and `migrate` would note on the primary that it was done."""
     Entry.objects.create(text="x")
-    arguments = ["--noinput"] if command == "flush" else ["nothing"] if command == "loaddata" else []
+    arguments = {"flush": ["--noinput"], "loaddata": ["nothing"], "sqlmigrate": ["guestbook", "0001"]}.get(command, [])
     refusal = f"'replica1' is a replica of 'default'.*: {command} --database default"
     with override_settings(PGLB_ENABLED=enabled), pytest.raises(CommandError, match=refusal):
         call_command(command, *arguments, database="replica1")
