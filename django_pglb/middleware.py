@@ -77,7 +77,8 @@ class LoadBalancingMiddleware:
                     await asyncio.shield(sync_to_async(self._save_without_response)(routing))
                 raise
             if routing is not None and self._must_save(response, routing):
-                await sync_to_async(self._save)(request, response, routing)
+                # The client may go while this waits for the request's thread, in which something else of it may be running.
+                await asyncio.shield(sync_to_async(self._save)(request, response, routing))
         return self._annotated(response, routing)
 
     def process_view(self, request: HttpRequest, view: Callable[..., Any], args: object, kwargs: object) -> None:

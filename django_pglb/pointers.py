@@ -238,16 +238,29 @@ def save_now(routing: RoutingSession, *, also_unseen: bool = False) -> list[Save
     primaries = [
         primary for primary in runtime.config.clusters if runtime.needs_pointers(primary) and not connection_to(primary).pglb_is_forbidden
     ]
-    # Before anything is looked up in order to save, which would count as a use.
-    unseen = frozenset(primary for primary in primaries if also_unseen and _may_have_written_unseen(runtime, routing, primary))
     saved: list[Saved] = []
-    for primary in primaries:
-        cluster = routing.clusters.get(primary)
-        if primary in unseen or (cluster is not None and cluster.must_save):
-            saved.extend(_save_written(runtime, routing, routing.cluster(primary), is_unseen=primary in unseen))
-        elif cluster is not None and cluster.must_remember:
-            saved.extend(_save_seen(runtime, routing, cluster))
+    left, unseen = list(primaries), frozenset[str]()
+    try:
+        # Before anything is looked up in order to save, which would count as a use.
+        unseen = frozenset(primary for primary in primaries if also_unseen and _may_have_written_unseen(runtime, routing, primary))
+        while left:
+            saved.extend(_save_in(runtime, routing, left[0], is_unseen=left[0] in unseen))
+            del left[0]
+    except BaseException:
+        # Whoever interrupts, as a task's time limit does, ends this unit of work. What it has committed binds those who are known.
+        for primary in left:
+            if primary in unseen or routing.cluster(primary).must_save:
+                runtime.save(primary, tuple(routing.identities.known()), pinned(runtime, primary))
+        raise
     return saved
+
+
+def _save_in(runtime: Runtime, routing: RoutingSession, primary: str, *, is_unseen: bool) -> Iterator[Saved]:
+    cluster = routing.clusters.get(primary)
+    if is_unseen or (cluster is not None and cluster.must_save):
+        yield from _save_written(runtime, routing, routing.cluster(primary), is_unseen=is_unseen)
+    elif cluster is not None and cluster.must_remember:
+        yield from _save_seen(runtime, routing, cluster)
 
 
 def _may_have_written_unseen(runtime: Runtime, routing: RoutingSession, primary: str) -> bool:
@@ -303,21 +316,16 @@ def _save_written(runtime: Runtime, routing: RoutingSession, cluster: ClusterSes
     connection = connection_to(cluster.primary)
     is_open = connection.in_atomic_block or connection.pglb_is_busy
     may_be_committed = must_pin or cluster.may_be_committed or is_unseen or is_open or connection.pglb_transaction_is_open
-    try:
-        if not (was_seen or is_open) and runtime.is_known_to_be_down(cluster.primary):
-            bound = pinned(runtime, cluster.primary)  # to ask would only take time
-        else:
-            bound = capture_bound(runtime, cluster, must_pin=must_pin)
-        if bound.pointer is None and not may_be_committed:
-            # Nobody can miss anything. To keep the user's next pages from the replicas would help nobody.
-            cluster.saved = covered
-            yield from _save_seen(runtime, routing, cluster)
-            return
-        identities = _identities_to_bind(routing, wrote=was_seen, may_ask=bound.pointer is not None or is_open)
-    except BaseException:
-        # Whoever interrupts, as a task's time limit does, ends this unit of work. What it has committed binds those who are known.
-        runtime.save(cluster.primary, tuple(routing.identities.known()), pinned(runtime, cluster.primary))
-        raise
+    if not (was_seen or is_open) and runtime.is_known_to_be_down(cluster.primary):
+        bound = pinned(runtime, cluster.primary)  # to ask would only take time
+    else:
+        bound = capture_bound(runtime, cluster, must_pin=must_pin)
+    if bound.pointer is None and not may_be_committed:
+        # Nobody can miss anything. To keep the user's next pages from the replicas would help nobody.
+        cluster.saved = covered
+        yield from _save_seen(runtime, routing, cluster)
+        return
+    identities = _identities_to_bind(routing, wrote=was_seen, may_ask=bound.pointer is not None or is_open)
     yield _save(runtime, cluster, identities, bound)
     # Not before this unit itself is bound, and not what another thread has written meanwhile.
     cluster.saved = covered

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from asyncio import _get_running_loop  # the documented one raises where there is none
+from asyncio import (
+    _get_running_loop,  # the documented one raises where there is none
+    shield,
+)
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, ParamSpec, TypeVar
 
@@ -103,7 +106,8 @@ class routing_session:  # noqa: N801 - used like a function
         with self._closing() as routing:
             # The way to another thread is not there for every generator that is closed late.
             if self._must_save(routing):
-                await sync_to_async(self._save)(routing)
+                # Whoever cancels ends the wait for a thread, and not what is to be done there.
+                await shield(sync_to_async(self._save)(routing))
 
     def _must_save(self, routing: RoutingSession) -> bool:
         # Also one that was opened for nobody may have made a token, which somebody will come with.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 import time
 from collections.abc import Callable
@@ -9,9 +10,10 @@ from typing import Any
 
 import pytest
 import redis
+from asgiref.sync import ThreadSensitiveContext, sync_to_async
 from celery.exceptions import SoftTimeLimitExceeded
 from django.contrib.sessions.backends.db import SessionStore
-from django.db import DatabaseError
+from django.db import DatabaseError, connections
 from django.http import HttpRequest, HttpResponse
 from django.test import RequestFactory
 from django_redis.exceptions import ConnectionInterrupted
@@ -125,6 +127,45 @@ def test_what_was_committed_binds_whom_it_can_where_the_look_at_the_session_is_i
         view_of_interrupted(lambda: Entry.objects.create(text="x"))
     (bound,) = runtime.get_runtime().load("default", [("session", "k" * 32)])
     assert bound.pinned_until > 0
+
+
+@pytest.mark.parametrize("way", ["request", "unit of work"])
+def test_who_is_cancelled_while_waiting_for_a_thread_to_save_in_is_bound(site: Site, way: str) -> None:
+    """Something else of the request is running in its thread, and its client goes."""
+    key, occupied, may_end = "k" * 32, asyncio.Event(), threading.Event()
+
+    async def view(_: object = None) -> HttpResponse:
+        await Entry.objects.acreate(text="x")
+        running.append(asyncio.create_task(sync_to_async(may_end.wait)()))
+        await asyncio.sleep(0)  # for that to begin
+        occupied.set()
+        return HttpResponse()
+
+    async def ask() -> None:
+        if way == "request":
+            request = RequestFactory(headers={"Authorization": key}).get("/")
+            await LoadBalancingMiddleware(view)(request)  # type: ignore[arg-type,misc]
+        else:
+            async with routing_session(identity=("authorization", key)):
+                await view()
+
+    async def go() -> None:
+        async with ThreadSensitiveContext():
+            asking = asyncio.create_task(ask())
+            await occupied.wait()
+            await asyncio.sleep(0)  # for it to wait
+            asking.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await asking
+            may_end.set()
+            await running[0]
+            # Behind whatever else is to be done there.
+            await sync_to_async(connections.close_all)()
+
+    running: list[asyncio.Task[bool]] = []
+    asyncio.run(go())
+    (bound,) = runtime.get_runtime().load("default", [("authorization", key)])
+    assert bound.pointer is not None
 
 
 def test_interrupted_capture_pins_who_wrote(site: Site) -> None:

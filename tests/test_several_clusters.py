@@ -13,6 +13,7 @@ from contextlib import contextmanager, suppress
 from typing import Any
 
 import pytest
+from celery.exceptions import SoftTimeLimitExceeded
 from django.core import signing
 from django.core.management import call_command
 from django.db import connections, transaction
@@ -41,6 +42,7 @@ from django_pglb.testing import wait_until
 
 from .fix_clusters import ARCHIVE, Clusters
 from .fix_site import Served
+from .fix_store import interrupted_when
 from .guestbook.models import Author, Entry
 from .guestbook.views import sign_in
 from .test_read_your_writes import signed_in
@@ -406,6 +408,30 @@ def test_write_of_a_thread_to_the_other_cluster_binds_the_post_that_started_it(c
     response = browser.get("/read_both/")
     assert response.json() == ["new", "new"]
     assert served(response) == {"default": {("default", Reason.BEHIND)}, ARCHIVE: {(ARCHIVE, Reason.BEHIND)}}
+
+
+def test_what_was_written_to_one_binds_where_saving_for_the_other_is_interrupted(clusters: Clusters) -> None:
+    """By the time limit of a task, say, while the first one's primary is waited for."""
+    moment = time.monotonic()
+    interrupting = interrupted_when(lambda: time.monotonic() > moment, by=SoftTimeLimitExceeded)
+
+    def write() -> None:
+        nonlocal moment
+        with routing_session(identity=WRITER):
+            both()
+            Entry.objects.create(text="new")
+            Author.objects.create(name="new")
+            clusters.site.cluster.primary.freeze()
+            moment = time.monotonic() + 0.3
+            interrupting.__enter__()
+
+    with pytest.raises(SoftTimeLimitExceeded):
+        write()
+    interrupting.__exit__(None, None, None)
+    clusters.site.cluster.primary.thaw()
+    with routing_session(identity=WRITER):
+        assert both() == ("new", "new")
+        assert {reason for _, reason in decided()["default"] | decided()[ARCHIVE]} == {Reason.BEHIND}
 
 
 def test_post_that_uses_both_binds_in_both(clusters: Clusters, browser: Client) -> None:
