@@ -286,6 +286,12 @@ def test_startup_options_are_read_as_postgresql_reads_them() -> None:
     assert ids(DATABASES=both) == []
 
 
+@pytest.mark.parametrize("changes", [{"TIME_ZONE": "UTC"}, {"OPTIONS": {"fallback_application_name": "reader"}}])
+def test_what_decides_nothing_may_differ(changes: dict[str, Any]) -> None:
+    """Django takes UTC where no zone is set, and a name of the connection is in no answer."""
+    assert ids(**databases("replica1", **changes)) == []
+
+
 def test_the_command_prints_what_is_wrong() -> None:
     """`manage.py check` fails and shows id, setting, guess and hint."""
     with override_settings(**cluster(MAX_LAG_SECNDS=5)), pytest.raises(SystemCheckError) as failure:

@@ -18,7 +18,16 @@ OF_CONNECTING = frozenset(
     {
         *("host", "hostaddr", "port", "service", "target_session_attrs", "load_balance_hosts", "password", "passfile", "require_auth"),
         *("connect_timeout", "keepalives", "keepalives_idle", "keepalives_interval", "keepalives_count", "tcp_user_timeout", "requirepeer"),
-        *("application_name", "channel_binding", "krbsrvname", "pool", "prepare_threshold", "server_side_binding", "options"),
+        *(
+            "application_name",
+            "fallback_application_name",
+            "channel_binding",
+            "krbsrvname",
+            "pool",
+            "prepare_threshold",
+            "server_side_binding",
+            "options",
+        ),
     }
 )
 OF_TLS = ("ssl", "gss")
@@ -42,7 +51,8 @@ def find_differences(
         return Problem(check, f"{path}: {name}{_told(ours)}, but {_told(theirs)} on {shown(primary_alias)}.", HINT.format(what))
 
     zones = replica.get("TIME_ZONE") or None, primary.get("TIME_ZONE") or None
-    if zones[0] != zones[1]:
+    # Where nothing is set, Django takes UTC.
+    if (zones[0] or "UTC") != (zones[1] or "UTC"):
         yield problem(CheckId.OTHER_TIME_ZONE, ("TIME_ZONE",), "", *zones, "the day that a moment falls on")
     users = replica.get("USER") or None, primary.get("USER") or None
     if all(users) and users[0] != users[1] and not pooled:
