@@ -8,6 +8,7 @@ from typing import Any
 import psycopg
 import pytest
 from django.db import InterfaceError, connection, connections, transaction
+from psycopg.rows import dict_row
 
 from django_pglb import current_decisions, routing_session, use_replicas
 from django_pglb.core.decision import Reason
@@ -74,6 +75,67 @@ def test_raw_cursor_reads(state: str, alias: str, read: Callable[[Any], list[str
     """In each state, by each alias."""
     with connections[alias].cursor() as cursor:
         assert read(cursor.cursor) == ["a", "b"]
+
+
+# --- What psycopg's own says and takes ---
+
+NUMBERS = "SELECT g FROM generate_series(1, 5) g"
+INSERT = "INSERT INTO guestbook_author (name) VALUES (%s) RETURNING name"
+
+
+def with_rows_as_dictionaries(raw: Any) -> Any:
+    raw.row_factory = dict_row
+    return raw.execute("SELECT 1 AS one").fetchone()
+
+
+def with_size_of_its_own(raw: Any) -> Any:
+    raw.arraysize = 3
+    return raw.execute(NUMBERS).fetchmany()
+
+
+def with_returning(raw: Any) -> Any:
+    raw.executemany(INSERT, iter([("a",), ("b",)]), returning=True)
+    return raw.fetchone(), raw.nextset(), raw.fetchone()
+
+
+def with_its_end(raw: Any) -> Any:
+    with raw as entered:
+        was_closed, rows = entered.closed, entered.execute(NUMBERS).fetchmany(size=2)
+    return was_closed, rows, raw.closed
+
+
+def with_wrong_statement(raw: Any) -> Any:
+    with pytest.raises(psycopg.errors.UndefinedTable):
+        raw.execute("SELECT * FROM nowhere_at_all")
+
+
+OFFERS = {
+    "dictionaries": with_rows_as_dictionaries,
+    "size": with_size_of_its_own,
+    "returning": with_returning,
+    "end": with_its_end,
+    "wrong": with_wrong_statement,
+    "prepare": lambda raw: raw.execute("SELECT 1", prepare=False).fetchone(),
+    "names": lambda raw: raw.execute(query="SELECT %s", params=[1]).fetchone(),
+    "scroll": lambda raw: (raw.execute(NUMBERS), raw.scroll(2), raw.fetchone())[2:],
+    "sets": lambda raw: (raw.execute("SELECT 1; SELECT 2"), raw.fetchall(), raw.nextset(), raw.fetchall())[1:],
+    "write": lambda raw: raw.execute(INSERT, ["a"]).fetchall(),
+}
+
+
+@pytest.mark.parametrize("offer", OFFERS.values(), ids=OFFERS.keys())
+def test_raw_cursor_of_a_replica_takes_what_psycopgs_takes(site: Site, offer: Callable[[Any], Any]) -> None:
+    """And gives what that gives, without a unit of work, in one, and in one that has written."""
+    with connection.cursor() as cursor:
+        expected = offer(cursor.cursor)
+    with connections["replica1"].cursor() as cursor:
+        assert offer(cursor.cursor) == expected
+    for writes in (False, True):
+        with routing_session():
+            if writes:
+                Author.objects.create(name="c")
+            with connections["replica1"].cursor() as cursor:
+                assert offer(cursor.cursor) == expected
 
 
 @pytest.mark.parametrize("alias", ["default", "replica1"])

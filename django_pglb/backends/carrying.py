@@ -24,7 +24,7 @@ from .proof import PROOF, NotReached, position_of, shown_position
 from .sql import change_of, enclosed, is_empty
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
     from contextlib import AbstractContextManager
 
     from ..core.decision import Decision
@@ -49,6 +49,7 @@ class CarryingCursor(CursorDebugWrapper):
     _name: str | None
     _kind: Kind
     _decision: Decision
+    _settings: Mapping[str, Any]
 
     @property
     def _on_replica(self) -> bool:
@@ -77,7 +78,9 @@ class CarryingCursor(CursorDebugWrapper):
         return not placement.is_monotonic(self._primary) and self._unproved_lsn() is None
 
     def _can_share_message(self) -> bool:
-        return self._name is None and isinstance(self.cursor, psycopg.ClientCursor) and self.db.pglb_shares_messages
+        # Who has set something on the raw cursor may have asked for other rows than tuples.
+        is_plain = self._name is None and not self._settings
+        return is_plain and isinstance(self.cursor, psycopg.ClientCursor) and self.db.pglb_shares_messages
 
     def _execute_apart(self, sql: Any, params: Any) -> Any:
         self._prove_apart()

@@ -6,7 +6,7 @@ from contextlib import ExitStack, contextmanager, nullcontext
 from itertools import islice
 from math import inf
 from operator import methodcaller
-from types import FunctionType
+from types import FunctionType, MappingProxyType
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import psycopg
@@ -27,10 +27,11 @@ from ..health.trouble import is_cancelled_by_replay
 from .carrying import CarryingCursor, Plain
 from .errors import HostIsOut, ReadTimedOut
 from .proof import IN_HOT_STANDBY, NotReached
+from .raw import RawCursor
 from .sql import is_local_setting, kind_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping
     from contextlib import AbstractContextManager
 
     from ..core.lease import Lease
@@ -72,7 +73,9 @@ class RoutedCursor(CarryingCursor):
     _rows_delivered = False
     _is_open = False
     """Whether there is a raw cursor yet."""
-    _is_closed = False
+    pglb_is_closed = False
+    _settings: Mapping[str, Any] = MappingProxyType({})
+    """What the caller has set on what stands in for the raw cursor."""
 
     def __init__(self, cursor: Any, db: Any, primary: str | None = None, name: str | None = None) -> None:
         super().__init__(cursor, db)
@@ -89,14 +92,14 @@ class RoutedCursor(CarryingCursor):
 
     def __getattr__(self, attr: str) -> Any:
         if attr == "cursor" and self.requested.alias != self._primary:
-            # Somebody means psycopg's own, before it is known where the statement belongs: this one does all that it can do.
-            return self
+            # Somebody means psycopg's own, before it is known where the statement belongs.
+            return RawCursor(self)
         if not self._is_open:
             self._open_before_statement()
         return self.cursor if attr == "cursor" else super().__getattr__(attr)
 
     def close(self) -> None:
-        self._is_closed = True
+        self.pglb_is_closed = True
         if self._is_open:
             self.cursor.close()
 
@@ -150,6 +153,18 @@ class RoutedCursor(CarryingCursor):
             stack.callback(rest.close)
             yield from first
             yield from rest
+
+    def pglb_run(self, statement: Any, params: Any, run: Callable[[Any], Any]) -> None:
+        """Do what `run` does with the raw cursor, on the host where this statement belongs. Raises psycopg's own errors."""
+        with self._noting_outcome():
+            self._begin(statement, params, lambda: run(self.cursor))
+            self._see_apart()
+
+    def pglb_set(self, name: str, value: Any) -> None:
+        """Set an attribute of the raw cursor, on whichever host that will be."""
+        self._settings = {**self._settings, name: value}
+        if self._is_open:
+            setattr(self.cursor, name, value)
 
     @property
     def _wrapper(self) -> type[CursorWrapper]:
@@ -253,7 +268,7 @@ class RoutedCursor(CarryingCursor):
                 return
 
     def _open(self, db: Any) -> None:
-        if self._is_closed:
+        if self.pglb_is_closed:
             raise InterfaceError("the cursor is closed")
         if self._is_open and self.db is db:
             if get_config().prepares:
@@ -263,6 +278,9 @@ class RoutedCursor(CarryingCursor):
             self._discard()
         # A cursor on another host is kept until there is a new one: Django's query log looks at it when this fails.
         cursor = db.pglb_open_cursor(self._name)
+        if self._settings:
+            for name, value in self._settings.items():
+                setattr(cursor, name, value)
         if self._is_open:
             self._discard()
             self._has_run = self._rows_delivered = False
@@ -270,7 +288,7 @@ class RoutedCursor(CarryingCursor):
 
     def _open_before_statement(self) -> None:
         """Open a raw cursor for somebody who looks at it: on a replica's alias where a read would go now, since that host may be gone."""
-        if self._is_closed or self.requested.alias == self._primary:
+        if self.pglb_is_closed or self.requested.alias == self._primary:
             self._open(self.requested)
         else:
             self._place(Kind.READ)

@@ -162,10 +162,11 @@ class EngineLayers(Base):
         if not has_news and routing is not None and unit is not None and unit() is routing:
             return
         self._pglb_followed = told._pglb_times_told, None if routing is None else weakref.ref(routing)
-        for (part, name), value in {**self._pglb_at_first, **told._pglb_told}.items():
+        for place in self._pglb_said().keys() | self._pglb_at_first.keys() | told._pglb_told.keys():
+            part, name = place
             # An object that both share says the same already.
             if not part or (part in self._pglb_parts and self._pglb_parts[part] is not told._pglb_parts.get(part)):
-                _say(self._pglb_parts[part], name, value)
+                _say(self._pglb_parts[part], name, told._pglb_told.get(place, self._pglb_at_first.get(place, MISSING)))
         if has_news and self._pglb_connects_by_engine:
             self.close()  # it may have been said while connecting
 
@@ -193,16 +194,15 @@ class EngineLayers(Base):
 
     def _pglb_watch(self) -> None:
         """Note what this engine, which has just been made, says before anybody tells it something."""
-        attributes = vars(self)
-        named = {name: attributes.get(name, MISSING) for name in _names_of_engine(cast("Any", type(self)))}
-        self._pglb_parts = {"": self, **{name: value for name, value in named.items() if _is_part(value)}}
+        self._pglb_parts = {"": self}
+        self._pglb_parts |= {name: value for (_, name), value in self._pglb_said().items() if _is_part(value)}
         self._pglb_at_first = self._pglb_seen = self._pglb_said()
         self._pglb_told = {}
 
     def _pglb_said(self) -> dict[Place, Any]:
         """Return the attributes of this connection that the engine's own code speaks of, and those of its parts."""
-        attributes = vars(self)
-        said = {("", name): _kept(attributes.get(name, MISSING)) for name in _names_of_engine(cast("Any", type(self)))}
+        attributes, engine = vars(self), cast("Any", type(self))
+        said = {("", name): _kept(attributes[name]) for name in attributes.keys() & _names_of_engine(engine)}
         for part, thing in self._pglb_parts.items():
             if part:
                 said.update({(part, name): _kept(value) for name, value in vars(thing).items() if value is not self})
