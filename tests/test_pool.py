@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from threading import Event
+from types import SimpleNamespace
 from typing import Any
 
 import psycopg
@@ -13,6 +14,7 @@ import pytest
 from django.db import OperationalError, connections
 
 from django_pglb import current_decisions, routing_session
+from django_pglb.backends import mixin
 from django_pglb.backends.errors import HostIsOut
 from django_pglb.core.decision import Reason
 from django_pglb.core.topology import HostState
@@ -175,3 +177,23 @@ def test_nobody_connects_to_a_host_that_is_out(site: Site, pool: Callable[..., A
         with pytest.raises(OperationalError, match="is out") as raised:
             connection.ensure_connection()
         assert isinstance(raised.value.__cause__, HostIsOut)
+
+
+def test_pool_of_the_primary_is_waited_for_once(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It has taken all the time that it was given, and tried again by itself: `PRIMARY_ATTEMPTS` must not make three times 30 s of it."""
+    pauses: list[float] = []
+    connection: Any = connections["default"]
+    connection.close()
+    monkeypatch.setattr(mixin, "time", SimpleNamespace(sleep=pauses.append, time=time.time))
+    monkeypatch.setitem(connection.settings_dict, "OPTIONS", {"pool": {"min_size": 1, "max_size": 1, "timeout": 1}})
+    try:
+        connection.pool.open(wait=True)
+        raw = connection.pool.getconn()
+        with pytest.raises(OperationalError, match="couldn't get a connection"):
+            connection.ensure_connection()
+        connection.pool.putconn(raw)
+        connection.ensure_connection()
+    finally:
+        connection.close()
+        connection.close_pool()
+    assert pauses == []

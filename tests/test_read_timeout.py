@@ -174,6 +174,18 @@ def test_read_in_a_views_unused_block_is_timed_as_well(timed: Site, monkeypatch:
     assert Served(response).decisions == [("replica2", Reason.FAILOVER, 1)]
 
 
+def test_transaction_without_a_block_is_not_timed(timed: Site) -> None:
+    """With autocommit off every statement is in one."""
+    with routing_session(), use_replicas():
+        transaction.set_autocommit(False, using="replica1")
+        try:
+            with connections["replica1"].cursor() as cursor:
+                cursor.execute("SELECT count(*), (SELECT pg_sleep(2)) FROM guestbook_entry")
+                assert cursor.fetchone() == (5, "")
+        finally:
+            connections["replica1"].close()
+
+
 def test_without_a_timeout_nothing_is_timed(site: Site) -> None:
     """As it is by default: the read takes as long as it takes."""
     fill(site)

@@ -213,8 +213,9 @@ class LoadBalancedMixin(TransactionOfPrimary, EngineLayers, PreparedSessions):
         for pause in self.pglb_pauses():
             try:
                 return self._pglb_connect_to_primary(conn_params)
-            except psycopg.OperationalError:
-                if now() > deadline:
+            except psycopg.OperationalError as error:
+                # A pool that gives none has waited for as long as it was told to, and has tried to connect meanwhile.
+                if now() > deadline or (self.pool and _is_refused_by_pool(error)):
                     raise
                 pause()
         return self._pglb_connect_to_primary(conn_params)
@@ -620,9 +621,15 @@ def _is_standby(connection: psycopg.Connection[Any]) -> bool:
     return result.ntuples == 1 and result.get_value(0, 0) == b"t"
 
 
+def _is_refused_by_pool(error: psycopg.OperationalError) -> bool:
+    from psycopg_pool import PoolTimeout, TooManyRequests  # it need not be there
+
+    return isinstance(error, PoolTimeout | TooManyRequests)
+
+
 def _connect_seconds(options: dict[str, Any]) -> float:
     """Return how long one connection may take to be made, as psycopg reads the option."""
-    seconds = float(options.get("connect_timeout", REPLICA_DEFAULTS["connect_timeout"]))
+    seconds = float(options.get("connect_timeout", REPLICA_DEFAULTS["connect_timeout"]) or 0)
     return max(seconds, 2) if seconds > 0 else inf
 
 

@@ -54,7 +54,8 @@ class Conversations:
     def sever_late(self, now: float) -> int:
         """End each conversation whose answer was due by `now`. Returns how many were ended."""
         severed = 0
-        for number, (due, alias) in tuple(self._answers_due.items()):
+        # A copy is made at once; readers come and go.
+        for number, (due, alias) in self._answers_due.copy().items():
             # Whoever takes the entry decides: if its owner has, the answer has come.
             if due <= now and self._answers_due.pop(number, None) is not None:
                 duplicate = self._known(alias).pop(number, None)
