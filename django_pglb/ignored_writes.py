@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from asgiref.sync import iscoroutinefunction, markcoroutinefunction
 from django.conf import settings
+from django.utils.module_loading import import_string
 
 from .conf import refuse
 from .context import heed_writes, ignore_writes
@@ -88,12 +89,16 @@ def find_problems(paths: Sequence[object]) -> Iterator[Problem]:
             if begun is None:
                 yield _problem(f"{shown(path)} without {shown(BEGIN)} above it.")
             begun = None
-        elif begun is not None and path == OURS:
+        elif begun is not None and _is_or_extends(path, OURS):
             yield _problem(f"{shown(path)} is between {shown(BEGIN)} and {shown(END)}, and opens a unit of work in which writes count.")
-        elif begun is not None and path in NEEDED:
+        elif begun is not None and any(_is_or_extends(path, needed) for needed in NEEDED):
             yield _problem(f"{shown(path)} is between {shown(BEGIN)} and {shown(END)}, so pages would miss what it has written.")
     if begun is not None:
         yield _problem(f"{shown(begun)} without {shown(END)} below it, so what every view writes would bind nobody.")
+
+
+def _is_or_extends(entry: object, path: str) -> bool:
+    return is_or_extends(entry, path, import_string(path))
 
 
 def _problem(what: str) -> Problem:

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from asgiref.sync import async_to_sync, markcoroutinefunction
+from django.contrib.sessions.middleware import SessionMiddleware
 from django.core.exceptions import ImproperlyConfigured
 from django.db import transaction
 from django.http import HttpRequest
@@ -15,6 +16,7 @@ from django.utils.deprecation import MiddlewareMixin
 
 from django_pglb.core.decision import Reason
 from django_pglb.ignored_writes import BEGIN, END, Begin
+from django_pglb.middleware import LoadBalancingMiddleware
 
 from .fix_site import Served, Site
 from .guestbook.models import Author, Entry
@@ -154,7 +156,18 @@ def test_what_stands_above_ours_binds_nobody_either(site: Site, profiler: str, v
     assert site.pointer_keys() == []
 
 
-@pytest.mark.parametrize("entries", [[BEGIN], [END], [BEGIN, BEGIN, END], [BEGIN, SESSIONS, END], [BEGIN, OURS, END]], ids=str)
+class OurSessions(SessionMiddleware):
+    """As sites extend it."""
+
+
+class OurBalancing(LoadBalancingMiddleware):
+    """The same."""
+
+
+BETWEEN = [SESSIONS, OURS, f"{__name__}.OurSessions", f"{__name__}.OurBalancing"]
+
+
+@pytest.mark.parametrize("entries", [[BEGIN], [END], [BEGIN, BEGIN, END], *([BEGIN, entry, END] for entry in BETWEEN)], ids=str)
 def test_boundaries_that_do_not_match_are_refused(settings: Any, entries: list[str]) -> None:
     """Servers run no checks, and what a view writes would bind nobody."""
     settings.MIDDLEWARE = [OURS, *entries]
