@@ -91,6 +91,8 @@ def _prepare_problems(cluster: ClusterConfig) -> Iterator[Problem]:
         yield Problem(CheckId.PREPARE_NOT_CALLABLE, f"{path}: {shown(cluster.prepare)} cannot be imported ({why_not}).", hint)
     elif not callable(found):
         yield Problem(CheckId.PREPARE_NOT_CALLABLE, f"{path}: {shown(cluster.prepare)} cannot be called, it is {shown(found)}.", hint)
+    elif inspect.iscoroutinefunction(found):
+        yield Problem(CheckId.PREPARE_NOT_CALLABLE, f"{path}: {shown(cluster.prepare)} is a coroutine function: nobody awaits it.", hint)
     for replica in cluster.replicas:
         if replica.pooled:
             message = f"{path}: a pooler behind {shown(replica.alias)} may hand a session that was prepared to anybody else."

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from django.conf import settings as django_settings
+from django.core.exceptions import ImproperlyConfigured
 from django.db import OperationalError, connection, connections, transaction
 
 from django_pglb import connection_for_read, current_decisions, routing_session, use_replicas
@@ -89,6 +90,28 @@ def test_next_unit_of_work_inherits_nothing(site: Site, way: str) -> None:
             for alias in sorted(REPLICAS):
                 what, host = show(site, way, connections[alias])
                 assert (what, host in REPLICAS) == (expected, True)
+
+
+@pytest.mark.parametrize("by", ["streamed", "copied"])
+def test_next_unit_of_work_inherits_nothing_however_it_was_told(site: Site, settings: Any, by: str) -> None:
+    """By `stream()` and `copy()` of psycopg's cursors, too."""
+    settings.PGLB = {"default": {**settings.PGLB["default"], "PREPARE": f"tests.tenants.prepare.{by}"}}
+    for name, expected in (("ann", "ann"), ("nobody", ""), ("bob", "bob")):
+        with as_tenant(name):
+            assert show(site, "setting")[0] == expected
+            assert show(site, "setting", connection) == (expected, "default")
+
+
+def test_tenant_that_is_looked_up_is_told_to_what_follows(site: Site, settings: Any) -> None:
+    """What has to be read before the tenant is known is read in a unit of work of its own: the page is told afterwards."""
+    settings.PGLB = {"default": {**settings.PGLB["default"], "PREPARE": "tests.tenants.prepare.setting"}}
+    with as_tenant("nobody"):
+        with routing_session():
+            assert show(site, "setting")[0] == ""
+            assert show(site, "setting", connection)[0] == ""
+        tenant.set("ann")
+        assert show(site, "setting")[0] == "ann"
+        assert show(site, "setting", connection)[0] == "ann"
 
 
 def test_code_outside_a_unit_of_work_inherits_nothing(site: Site, way: str) -> None:
@@ -258,6 +281,13 @@ def test_nothing_runs_in_a_session_that_could_not_be_prepared(site: Site, settin
         assert show(site, "setting", connection) == ("ann", "default")
 
 
+def test_coroutine_function_is_refused(site: Site, settings: Any) -> None:
+    """Also where nobody has run the checks: what nobody awaits tells nothing."""
+    settings.PGLB = {"default": {**settings.PGLB["default"], "PREPARE": "tests.tenants.prepare.awaited"}}
+    with as_tenant("ann"), pytest.raises(ImproperlyConfigured, match="coroutine"):
+        show(site, "setting", connection)
+
+
 def test_users_own_reset_does_not_take_it_away(site: Site, settings: Any) -> None:
     """After DISCARD ALL the session is told once more."""
     settings.PGLB = {"default": {**settings.PGLB["default"], "PREPARE": "tests.tenants.prepare.setting"}}
@@ -280,7 +310,11 @@ def test_switched_off_sessions_are_prepared_all_the_same(site: Site, settings: A
 
 @pytest.mark.parametrize(
     ("named", "what"),
-    [("tests.nowhere.at_all", "cannot be imported"), ("tests.tenants.prepare.NOT_CALLABLE", "cannot be called")],
+    [
+        ("tests.nowhere.at_all", "cannot be imported"),
+        ("tests.tenants.prepare.NOT_CALLABLE", "cannot be called"),
+        ("tests.tenants.prepare.awaited", "coroutine"),
+    ],
 )
 def test_wrong_name_is_an_error(settings: Any, named: str, what: str) -> None:
     """Found before anything runs."""

@@ -15,6 +15,7 @@ import weakref
 from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import cache
+from inspect import iscoroutine
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import psycopg
@@ -42,6 +43,7 @@ DJANGOS = ROLES | {"timezone"}
 IN_TRANSACTION = (
     "PREPARE has told {} something that cannot be reset, and a transaction is open there: tell it settings only, or end the transaction"
 )
+NOT_AWAITED = "PREPARE: {} is a coroutine function, which nobody would await: name a plain one"
 IN_USE = (
     "PREPARE has told {} something that cannot be reset, and the unit of work that it was for has changed its session and goes on:"
     " tell it settings only"
@@ -120,7 +122,10 @@ class PreparedSessions(ViewBlock):
             if before.settings:
                 self._pglb_reset(before.settings)
             with _recording(raw) as texts:
-                _callable(path)(raw)
+                returned = _callable(path)(raw)
+            if iscoroutine(returned):
+                returned.close()
+                raise ImproperlyConfigured(NOT_AWAITED.format(path))
             is_undone_by_rollback = not is_outside or raw.info.transaction_status != TransactionStatus.IDLE
         settings = _settings_in(texts)
         if settings is not None and is_undone_by_rollback:
@@ -195,6 +200,14 @@ def _recorder(factory: Any) -> Any:
             for params in every:
                 _record(self.connection, query, params)
             return super().executemany(query, every, **kwargs)
+
+        def stream(self, query: Any, params: Any = None, **kwargs: Any) -> Any:
+            _record(self.connection, query, params)
+            return super().stream(query, params, **kwargs)
+
+        def copy(self, statement: Any, params: Any = None, **kwargs: Any) -> Any:
+            _record(self.connection, statement, params)
+            return super().copy(statement, params, **kwargs)
 
     return Recorder
 

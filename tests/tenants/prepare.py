@@ -41,6 +41,26 @@ def function(connection: Any) -> None:
         connection.execute("SELECT become(%s)", [tenant.get()])
 
 
+def streamed(connection: Any) -> None:
+    """Tell by what psycopg's cursors offer besides `execute()`."""
+    told.append(tenant.get())
+    if tenant.get() != "nobody":
+        with connection.cursor() as cursor:
+            list(cursor.stream("SELECT set_config('app.tenant', %s, false)", [tenant.get()]))
+
+
+def copied(connection: Any) -> None:
+    told.append(tenant.get())
+    if tenant.get() != "nobody":
+        copy = "COPY (SELECT set_config('app.tenant', %s, false)) TO STDOUT"
+        with connection.cursor() as cursor, cursor.copy(copy, [tenant.get()]) as rows:
+            list(rows)
+
+
+async def awaited(connection: Any) -> None:
+    """Tell never: nobody awaits it."""
+
+
 def failing(connection: Any) -> None:
     connection.execute("SELECT set_config('app.tenant', 'half', false)")
     if tenant.get() == "nobody":
