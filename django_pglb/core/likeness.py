@@ -18,16 +18,8 @@ OF_CONNECTING = frozenset(
     {
         *("host", "hostaddr", "port", "service", "target_session_attrs", "load_balance_hosts", "password", "passfile", "require_auth"),
         *("connect_timeout", "keepalives", "keepalives_idle", "keepalives_interval", "keepalives_count", "tcp_user_timeout", "requirepeer"),
-        *(
-            "application_name",
-            "fallback_application_name",
-            "channel_binding",
-            "krbsrvname",
-            "pool",
-            "prepare_threshold",
-            "server_side_binding",
-            "options",
-        ),
+        *("application_name", "fallback_application_name", "channel_binding", "krbsrvname"),
+        *("pool", "prepare_threshold", "server_side_binding", "options"),
     }
 )
 OF_TLS = ("ssl", "gss")
