@@ -27,6 +27,7 @@ from django_pglb import current_decisions, routing_session, use_primary, use_rep
 from django_pglb.core.decision import Reason
 
 from .corners.models import Book, Publication, Reader, Remark
+from .corners.test_gone_aliases import with_aliases
 from .fix_site import Served, Site
 
 REPLICA = "replica1"
@@ -820,3 +821,17 @@ def test_switched_off_it_is_the_primarys_too(site: Site, settings: Any, alias: s
         add("bob")
         assert names() == []
     assert names() == ["bob"]
+
+
+def test_switched_off_with_another_engine_it_is_that_engines_own(site: Site, settings: Any) -> None:
+    """Who develops without replicas may have Django's own there."""
+    settings.PGLB_ENABLED = False
+    plain = {**connections.settings["default"], "ENGINE": "django.db.backends.postgresql"}
+    with with_aliases({REPLICA: plain}):
+        assert Reader.objects.using(REPLICA).get_or_create(name="ann")[1] is True
+        with suppress(ValueError), transaction.atomic(using=REPLICA):
+            add("bob")
+            assert not connection.in_atomic_block
+            raise ValueError
+        assert Reader.objects.using(REPLICA).get().delete(using=REPLICA)[0] == 1
+    assert names() == []
