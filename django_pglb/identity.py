@@ -214,7 +214,7 @@ class RequestIdentities:
         session_key = self._session_key()
         if session_key is not None:
             self.add(SESSION, session_key)
-        made_up = (SESSION, cookie) if self._is_made_up else None
+        made_up = (SESSION, cookie) if self._is_made_up or not _can_be_key(session, cookie) else None
         return tuple(identity for identity in self.known() if identity != made_up)
 
     def ended(self) -> tuple[Identity, ...]:
@@ -297,6 +297,12 @@ def _owner_of(session: Any) -> tuple[str | None, bool]:
     if was_found_unknown or (glance is not None and glance.saw_something):
         del session._session_cache
     return None if user_id is None else str(user_id), is_unknown
+
+
+def _can_be_key(session: Any, key: str | None) -> bool:
+    """Say whether a session may have `key`. One that is too short is not even looked for."""
+    is_valid = getattr(session, "_validate_session_key", None)
+    return is_valid is None or bool(is_valid(key))
 
 
 def _is_unknown(session: Any) -> bool:

@@ -264,10 +264,11 @@ def test_session_key_that_no_row_can_have_is_nobodys(site: Site, settings: Any, 
     assert not [record for record in caplog.records if record.name.startswith("django_pglb")]
 
 
-@pytest.mark.parametrize("path", ["/write/", "/write/?text=x"])
-def test_write_of_a_get_keeps_nothing_under_a_session_that_is_not_there(site: Site, path: str) -> None:
-    """What counts is who is known, not the method."""
-    response = visitor({"sessionid": MADE_UP}).get(path)
+@pytest.mark.parametrize("key", [MADE_UP, "short", "1"])
+@pytest.mark.parametrize("method", ["get", "post"])
+def test_write_keeps_nothing_under_a_session_that_is_not_there(site: Site, method: str, key: str) -> None:
+    """What counts is who is known, not the method. Some keys are not even looked for."""
+    response = getattr(visitor({"sessionid": key}), method)("/write/")
     assert (site.pointer_keys(), "pglb" in response.cookies) == ([], True)
 
 
