@@ -41,10 +41,10 @@ def ask_for_a_password(client: redis.Redis) -> None:
     client.execute_command("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
 
 
-def be_well(client: redis.Redis) -> None:
+def be_well(client: redis.Redis, password: str) -> None:
     client.config_set("maxmemory", "0")
     client.replicaof("NO", "ONE")
-    client.config_set("requirepass", "")
+    client.config_set("requirepass", password)
 
 
 @pytest.mark.parametrize("trouble", [refuse_writes_for_want_of_memory, become_a_replica, ask_for_a_password])
@@ -66,7 +66,7 @@ def test_save_that_the_server_refuses_is_owed_until_it_is_taken(
             wait_until(lambda: sum(recovery_of(store).errors.values()) > seen, timeout=60, what="another attempt")
             assert (recovery_of(store).condition, recovery_of(store).owed) == (Condition.DOWN, 1)
         finally:
-            be_well(client)
+            be_well(client, redis_server.password)
     wait_until_up(store)
     assert loaded(make_store(), [ANN]) == at(9)
     assert recovery_of(store).owed == 0
