@@ -16,6 +16,7 @@ from psycopg.rows import dict_row
 
 from django_pglb.testing import Cluster, PostgresHost
 from django_pglb.testing.account import make_folder, server_account
+from django_pglb.testing.passwords import PASSWORD, write_private
 from django_pglb.testing.ports import LOOPBACK, free_port
 from django_pglb.testing.postgres import SUPERUSER
 from django_pglb.testing.server import Server
@@ -82,6 +83,7 @@ class Pgpool(Server):
         self._program = program
         self._cluster = cluster
         self._settings_path = self.home.with_suffix(".conf")
+        self._passwords_path = self.home.with_suffix(".passwords")
 
     def __enter__(self) -> Self:
         self.configure()
@@ -107,6 +109,8 @@ class Pgpool(Server):
         """Write the configuration file."""
         self._settings_path.write_text("".join(f"{name} = '{value}'\n" for name, value in self._all_settings().items()))
         self._settings_path.chmod(0o644)
+        # What pgpool's own checks, and its children in their clients' name, tell the hosts.
+        write_private(self._passwords_path, f"{SUPERUSER}:TEXT{PASSWORD}\n", self._account)
 
     def hosts(self) -> list[dict[str, Any]]:
         """Return what pgpool knows of the hosts, the primary first: `SHOW pool_nodes`."""
@@ -122,8 +126,7 @@ class Pgpool(Server):
             "pcp_listen_addresses": self.host,
             "pcp_port": free_port(),
             "pid_file_name": f"{self.home}/pgpool.pid",
-            # Empty, since the hosts trust everybody on loopback; without the file each check logs a warning.
-            "pool_passwd": f"{self.home}/pool_passwd",
+            "pool_passwd": str(self._passwords_path),
             **{name: str(self.home) for name in ("socket_dir", "pcp_socket_dir", "wd_ipc_socket_dir", "logdir", "memqcache_oiddir")},
         }
         for number, host in enumerate(self._cluster.hosts):
