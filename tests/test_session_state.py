@@ -428,6 +428,21 @@ def test_stream_does_not_go_on_in_another_session(tenants: Site, settings: Any, 
     assert Client().get("/by_nobody/").json() == {"rows": ["a", "b", "c"]}
 
 
+def test_locks_of_many_are_held_until_all_are_released(tenants: Site) -> None:
+    """One call that releases one of them is not enough."""
+    with routing_session():
+        with connection.cursor() as cursor:
+            cursor.executemany("SELECT pg_advisory_lock(%s)", [(1,), (2,)])
+        run("SELECT pg_advisory_unlock(1)")
+    with routing_session(), use_replicas():
+        rows()
+        assert reads() == STAYS
+        run("SELECT pg_advisory_unlock_all()")
+    with routing_session(), use_replicas():
+        rows()
+        assert {reason for _, reason in reads()} == {Reason.STALE_ALLOWED}
+
+
 def test_page_whose_reads_are_placed_already_notices(tenants: Site) -> None:
     """What another unit of work does on the same connection in between, as a stream that waits for its next chunk."""
     with routing_session():

@@ -104,9 +104,11 @@ class CarryingCursor(CursorDebugWrapper):
             self._note_seen(seen)
         return self.cursor
 
-    def _changing_session(self, sql: Any) -> AbstractContextManager[None]:
+    def _changing_session(self, sql: Any, *, is_repeated: bool = False) -> AbstractContextManager[None]:
         """Note in here what a write leaves behind in its session, whether it comes back or not."""
         change = change_of(sql, self.db)
+        if change is not None and is_repeated:
+            change = change.repeated()
         return _NO_CHANGE if change is None else self.db.pglb_changing_session(change)
 
     # --- Proving ---

@@ -421,7 +421,7 @@ class RoutedCursor(CarryingCursor):
 
     def _executemany_here(self, sql: Any, param_list: Any) -> Any:
         if not self._on_replica:
-            changing = self._changing_session(sql) if self._kind is Kind.WRITE else nullcontext()
+            changing = self._changing_session(sql, is_repeated=True) if self._kind is Kind.WRITE else nullcontext()
             with self._noting_outcome(), self._engine_at_work(), changing:
                 result = Plain._executemany(self, sql, param_list)
         else:

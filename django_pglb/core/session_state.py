@@ -28,8 +28,8 @@ LIBRARIES = "loaded libraries"
 SEED = "the random seed"
 UNKNOWN = "unknown state"
 
-# As advisory locks, these do not go with the rollback of the transaction in which they came.
-OUTLIVE_ROLLBACK = frozenset({PREPARED, LIBRARIES, SEED, UNKNOWN})
+# These do not go with the rollback of the transaction in which they came.
+OUTLIVE_ROLLBACK = frozenset({PREPARED, LIBRARIES, LOCKS, SEED, UNKNOWN})
 
 # What a statement may take away.
 ALL_SETTINGS = "all settings"
@@ -58,6 +58,10 @@ class SessionChange(NamedTuple):
     def matters(self) -> bool:
         """Whether the unit of work that does this has to stay in the session: to end a lock or a transaction changes no answer."""
         return bool(self.sets) or self.locks > 0 or any(name in RESETS or " " not in name for name in self.ends)
+
+    def repeated(self) -> SessionChange:
+        """Return what it does as often as there are rows, or parameters: then nobody knows how many locks have to be released."""
+        return self if self.locks <= 0 else SessionChange(self.sets | {LOCKS}, self.ends)
 
     def then(self, other: SessionChange) -> SessionChange:
         """Return what both do, one after the other."""
@@ -314,7 +318,8 @@ def _change_by_calls(tokens: list[str], sql: str) -> SessionChange:
         elif name in SETTERS:
             change = change.then(_sets(SETTERS[name]))
         elif "advisory_" in name and "xact" not in name:
-            change = change.then(_change_of_locks(name))
+            locking = _change_of_locks(name)
+            change = change.then(locking.repeated() if "from" in tokens else locking)
     if unnamed:
         names = _NAMED_IN_TEXT.findall(sql)
         found = {name.lower() for name in names} if len(names) == sql.lower().count("set_config") else {UNKNOWN}

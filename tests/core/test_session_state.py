@@ -145,6 +145,20 @@ def test_locks_are_counted(function: str) -> None:
     assert twice.after(session_change("SELECT pg_advisory_unlock_all()") or released).is_clean
 
 
+def test_locks_of_each_row_are_not_counted() -> None:
+    """Only what releases all of them certainly does."""
+    taken = session_change("SELECT pg_advisory_lock(id) FROM t")
+    released = session_change("SELECT pg_advisory_unlock(1)")
+    every = session_change("SELECT pg_advisory_unlock_all()")
+    assert taken is not None
+    assert released is not None
+    assert every is not None
+    held = CLEAN.after(taken)
+    assert not held.after(released).is_clean
+    assert not held.rolled_back(CLEAN).is_clean
+    assert held.after(every).is_clean
+
+
 LEFT = {"role", "app.tenant", TEMPORARY, PREPARED, LISTENING, HELD, TRANSACTION, UNKNOWN}
 ENDED = {
     "DISCARD ALL": LEFT,
