@@ -11,6 +11,7 @@
 
 from __future__ import annotations
 
+import functools
 import sys
 import weakref
 from contextlib import contextmanager, nullcontext
@@ -23,6 +24,7 @@ from django.db import connections
 from django.db.backends.base.base import NO_DB_ALIAS, BaseDatabaseWrapper
 from django.db.backends.postgresql.base import DatabaseWrapper
 from django.db.backends.utils import CursorDebugWrapper, CursorWrapper
+from django.utils.functional import cached_property
 
 from ..conf import get_config
 from ..context import current_scope
@@ -61,6 +63,8 @@ _NOBODY = nullcontext()
 # What is compared by what it says: others may be changed in their place, or be anything.
 CONTAINERS = (dict, list, set)
 COMPARED = frozenset({*CONTAINERS, bool, bytes, float, int, str, tuple})
+# Told by their types: some objects of a project come to life when they are looked at.
+MADE_OF_FUNCTIONS = (FunctionType, property, classmethod, staticmethod, functools.cached_property, cached_property)
 # Where nobody leaves the name of what an engine is told.
 LIBRARIES = frozenset({*sys.stdlib_module_names, "asgiref", "psycopg", "psycopg_pool"})
 
@@ -227,7 +231,7 @@ def _say(thing: Any, name: str, value: Any) -> None:
 
 def _is_part(thing: Any) -> bool:
     """Say whether an engine may be told something by telling it to `thing`."""
-    return hasattr(thing, "__dict__") and not isinstance(thing, type | FunctionType) and _is_of_project(type(thing))
+    return not issubclass(type(thing), (type, FunctionType)) and _is_of_project(type(thing)) and hasattr(thing, "__dict__")
 
 
 def _is_others(thing: Any) -> bool:
@@ -326,7 +330,7 @@ def _names_of_engine(cls: type) -> frozenset[str]:
             named.update(names)
             # What it leaves the telling to.
             others = (function.__globals__.get(name) for name in names)
-            found += [other for other in others if isinstance(other, type | FunctionType) and _is_of_project(other)]
+            found += [other for other in others if issubclass(type(other), (type, FunctionType)) and _is_of_project(other)]
     djangos = vars(DatabaseWrapper({}, NO_DB_ALIAS)).keys() | {"isolation_level"}
     return frozenset(
         name
@@ -345,6 +349,8 @@ def _functions_in(cls: type) -> Iterator[FunctionType]:
 
 def _functions_of(member: Any) -> Iterator[FunctionType]:
     """Return the functions that a member of a class consists of."""
+    if not issubclass(type(member), MADE_OF_FUNCTIONS):
+        return
     member = getattr(member, "pglb_leads_to", member)
     inside = (getattr(member, name, None) for name in ("__wrapped__", "fget", "fset", "func", "__func__"))
     for candidate in (member, *inside):

@@ -9,6 +9,7 @@ from typing import Any
 from django.db.backends.postgresql.base import DatabaseWrapper as Djangos
 from django.db.backends.utils import CursorWrapper
 from django.test import override_settings
+from django.utils.functional import SimpleLazyObject
 
 from django_pglb.backends.mixin import LoadBalancedMixin
 from django_pglb.backends.postgresql.base import DatabaseWrapper as Ours
@@ -280,7 +281,16 @@ class ByMethods(LoadBalancedMixin, Djangos):
         return cursor
 
 
+def wake() -> Any:
+    raise RuntimeError("it must not be looked at")
+
+
+unready = SimpleLazyObject(wake)
+
+
 class Teller:
+    asleep = unready
+
     def __init__(self, wrapper: Any) -> None:
         self.wrapper = wrapper
 
@@ -293,6 +303,8 @@ class Teller:
 
 
 def found(wrapper: Any) -> str:
+    if wrapper is None:
+        return str(unready)
     return str(getattr(wrapper, "whose_rows", "nobody"))
 
 
