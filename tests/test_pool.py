@@ -12,6 +12,7 @@ from typing import Any
 import psycopg
 import pytest
 from django.db import OperationalError, connections
+from psycopg_pool import TooManyRequests
 
 from django_pglb import current_decisions, routing_session
 from django_pglb.backends import mixin
@@ -166,6 +167,42 @@ def test_pool_of_a_replica_that_has_come_back_is_used_at_once(site: Site, pool: 
     replica.start()
     site.wait_for_states(replica1=HostState.ONLINE)
     assert count()[:3] == (5, "replica1", Reason.REPLICA)
+
+
+def test_who_has_given_up_waiting_counts_no_more(site: Site, pool: Callable[..., Any]) -> None:
+    """psycopg's queue keeps them until a connection comes; with `max_waiting` nobody would be let in who could make one."""
+    connection = pool({"min_size": 1, "max_size": 1, "max_waiting": 1})
+    connection.ensure_connection()
+    connection.close()
+    replica = site.cluster.replicas[0]
+    raw = connection.pool.getconn()
+    replica.kill()
+    with pytest.raises(psycopg.OperationalError):
+        raw.execute("SELECT 1")
+    connection.pool.putconn(raw)
+    with pytest.raises(psycopg.OperationalError):
+        connection.pool.getconn()
+    wait_until(lambda: connection.pool.get_stats()["pool_size"] == 0, timeout=60, what="the pool to give up its attempts")
+    replica.start()
+    site.wait_for_states(replica1=HostState.ONLINE)
+    assert count()[:3] == (5, "replica1", Reason.REPLICA)
+
+
+def test_no_more_wait_for_a_taken_connection_than_may(site: Site, pool: Callable[..., Any]) -> None:
+    """`max_waiting`: whoever comes then is answered by another host, long before the others have given up."""
+    connection = pool({"min_size": 1, "max_size": 1, "max_waiting": 1}, connect_timeout=100)
+    taken, done = Event(), Event()
+    with ThreadPoolExecutor(2) as threads:
+        threads.submit(hold, taken, done)
+        try:
+            assert taken.wait(60)
+            first = threads.submit(connection.pool.getconn)
+            wait_until(lambda: connection.pool.waiting == 1, timeout=30, what="somebody to wait")
+            with pytest.raises(TooManyRequests):
+                connection.pool.getconn()
+        finally:
+            done.set()
+        connection.pool.putconn(first.result())
 
 
 def test_nobody_connects_to_a_host_that_is_out(site: Site, pool: Callable[..., Any]) -> None:
