@@ -79,7 +79,7 @@ class RoutedCursor(CarryingCursor):
 
     def __init__(self, cursor: Any, db: Any, primary: str | None = None, name: str | None = None) -> None:
         super().__init__(cursor, db)
-        if cursor is None or isinstance(cursor, RoutedCursor):
+        if cursor is None or isinstance(cursor, RoutedCursor | RawCursor):
             del self.cursor  # see __getattr__, from where one of ours may have come
         else:
             self._is_open = True
