@@ -4,7 +4,7 @@ Four runs on one server, compared test by test:
 
 - `stock`: Django's own engine, the reference.
 - `engine`: our engine without `PGLB`. The same results.
-- `mirrored`: app, middleware, router and `PGLB` over a mirrored replica. The same results.
+- `mirrored`: app, middleware, router and `PGLB` over a mirrored replica. The same results, but for what `exclusions.py` names.
 - `routed`: the same with a unit of work open around each test and the mirror allowed in it, so that reads do go through the mirror.
   The same results but for what `exclusions.py` names, and at least as many tests on the mirror as it says.
 """
@@ -144,10 +144,11 @@ def _compare(suite: Suite, ended: Ended) -> list[str]:
     if run == "stock":
         return [f"{test} fails with Django's own engine" for test in outcome.failed]
     differences = outcome.differences(reference)
-    if run != "routed":
-        return [f"{test}: {what}" for test, what in differences.items()]
-    print(f"routed: {sum(map(is_excluded, reference.tests))} of {len(reference.tests)} tests are excluded, see exclusions.py")
-    return [*(f"{test}: {what}" for test, what in differences.items() if not is_excluded(test)), *_vacuous(suite, outcome)]
+    wrong = [f"{test}: {what}" for test, what in differences.items() if not is_excluded(test, run)]
+    excluded = sum(is_excluded(test, run) for test in reference.tests)
+    if excluded:
+        print(f"{run}: {excluded} of {len(reference.tests)} tests are excluded, see exclusions.py")
+    return [*wrong, *(_vacuous(suite, outcome) if run == "routed" else ())]
 
 
 def _vacuous(suite: Suite, outcome: Outcome) -> list[str]:
