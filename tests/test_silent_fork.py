@@ -21,7 +21,7 @@ MIDDLEWARE = ["django_pglb.middleware.LoadBalancingMiddleware"]
 ROOT_URLCONF = "forked_urls"
 DATABASES = {databases!r}
 CACHES = {{"default": {{"BACKEND": "django_redis.cache.RedisCache", "LOCATION": {redis!r}}}}}
-PGLB = {{"default": {{"REPLICAS": ["replica1"], "CHECK_INTERVAL": 0.1, "CHECK_TIMEOUT": 2}}}}
+PGLB = {{"default": {{"REPLICAS": ["replica1"], "CHECK_INTERVAL": 1, "CHECK_TIMEOUT": 2}}}}
 """
 
 URLS = """
@@ -37,7 +37,7 @@ urlpatterns = [path("", who)]
 
 # `PyDLL` keeps the interpreter's lock, so the child has it; and no hook of Python's runs. All locks are as another thread may hold them.
 FORKED = """
-import ctypes, faulthandler, os, sys, threading, time, django
+import ctypes, os, threading, time, django
 django.setup()
 from django.db import connections
 from django.test import Client
@@ -72,16 +72,13 @@ assert alias_in_unit() == "replica1"
 ask_replica()
 assert runtime.conversations.count("replica1") == 1
 before = parent.checker.topologies["default"]
-# A thread that has waited so long for the interpreter's lock asks for it, and the child would hand it over to a thread that it has not.
-interval = sys.getswitchinterval()
-sys.setswitchinterval(60)
-time.sleep(10 * interval)  # until those that wait already have had it
+# Right after a look the checker's thread sleeps. The interpreter's own lock remembers who waits for it, and a child would wait for those.
+wait_until(lambda: parent.checker.topologies["default"] is not before, timeout=60, what="another look")
+time.sleep(0.2)
 runtime._runtime_lock.acquire()
 parent.checker._step.acquire()
 child = ctypes.PyDLL(None).fork()
-sys.setswitchinterval(interval)
 if not child:
-    faulthandler.dump_traceback_later(100, exit=True)
     # What the parent saw is worth something for a while; after that only a thread of the child's own can have found it.
     wait_until(lambda: {first} == "replica1" and is_found_by_child(), timeout=60, what="the child to find the replica")
     runtime.conversations.sever("replica1")
