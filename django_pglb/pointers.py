@@ -7,6 +7,7 @@ from contextvars import ContextVar
 from itertools import takewhile
 from typing import TYPE_CHECKING, NamedTuple
 
+from django.core.exceptions import SynchronousOnlyOperation
 from django.db import Error as DatabaseError
 
 from .context import current_scope, reading_by_pointer
@@ -468,7 +469,8 @@ def capture_bound(runtime: Runtime, cluster: ClusterSession, *, must_pin: bool =
     pointer = None
     try:
         pointer = connection_to(cluster.primary).pglb_capture_pointer(runtime.config.clusters[cluster.primary].check_timeout)
-    except DatabaseError as error:
+    except (DatabaseError, SynchronousOnlyOperation) as error:
+        # The latter where a generator that has written is closed in an event loop.
         runtime.note_position(cluster.primary, error)
     else:
         runtime.note_position(cluster.primary, None)

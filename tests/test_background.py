@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 
@@ -13,7 +14,8 @@ from asgiref.sync import sync_to_async
 from django.db import connections, transaction
 from django.test import AsyncClient, Client
 
-from django_pglb import routing_session
+from django_pglb import current_decisions, routing_session, runtime
+from django_pglb.core.decision import Reason
 from django_pglb.core.routing_session import Nobody, RoutingSession
 from django_pglb.pointers import save_now
 
@@ -153,3 +155,23 @@ def test_rolled_back_transaction_of_an_ended_unit_is_forgotten(site: Site) -> No
     with transaction.atomic():
         Entry.objects.create(text="somebody else's")
     assert site.pointer_keys() == []
+
+
+def test_unit_that_wrote_may_end_in_an_event_loop(site: Site) -> None:
+    """As a generator does that is closed there. No database can be asked there, so who is bound is kept on the primary."""
+
+    async def end(unit: routing_session) -> None:
+        unit.__exit__(None, None, None)
+
+    def write() -> None:
+        unit = routing_session(identity=("test", "ann"))
+        unit.__enter__()
+        Entry.objects.create(text="new")
+        asyncio.run(end(unit))
+
+    contextvars.copy_context().run(write)
+    (bound,) = runtime.get_runtime().load("default", [("test", "ann")])
+    assert bound.pinned_until > time.monotonic()
+    with routing_session(identity=("test", "ann")):
+        assert Entry.objects.get().text == "new"
+        assert {(decision.alias, decision.reason) for decision in current_decisions()} == {("default", Reason.BEHIND)}

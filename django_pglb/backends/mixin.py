@@ -16,6 +16,7 @@ from threading import get_ident
 from typing import TYPE_CHECKING, Any, cast
 
 import psycopg
+from django.core.exceptions import SynchronousOnlyOperation
 from django.db import DatabaseError, connections
 from django.db.backends.base.base import NO_DB_ALIAS
 from django.utils.functional import cached_property
@@ -564,7 +565,7 @@ class LoadBalancedMixin(TransactionOfPrimary, EngineLayers, PreparedSessions):
         """Return where the primary's WAL ends now, normalised; None inside a transaction, where that proves nothing, and among rows.
 
         Call it after a commit has returned. One round trip; connects if need be. Takes no longer than `within_seconds`, and costs the
-        connection if that is too short. Raises Django's database errors.
+        connection if that is too short. Raises Django's database errors, and `SynchronousOnlyOperation` in an event loop.
         """
         if self.pglb_transaction_is_open or self.pglb_is_busy:
             return None
@@ -580,6 +581,8 @@ class LoadBalancedMixin(TransactionOfPrimary, EngineLayers, PreparedSessions):
                 raise
             # The connection has died since the commit. Asking once more, on a new one, is harmless.
             texts = self._pglb_ask_position(deadline)
+        except SynchronousOnlyOperation:
+            raise  # before anything was asked
         except BaseException:
             # Interrupted among answers that are still on their way.
             self.pglb_give_up_session()
